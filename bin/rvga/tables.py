@@ -1,0 +1,202 @@
+"""Every table of the pipeline: columns declared once, one reader, one writer.
+
+Tables are tab-separated with a header; missing values are ``NA``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from rvga.atomic import replacing
+from rvga.errors import InputError
+
+VARIANT_COLUMNS = {
+    "chromosome": "1-22, X, Y, MT",
+    "base_pair_location": "1-based position",
+    "variant_id": "id in the genotype files",
+    "effect_allele": "allele that beta counts",
+    "other_allele": "the other allele",
+    "effect_allele_frequency": "in the sample",
+}
+
+TABLES: dict[str, dict[str, str]] = {
+    "chunks": {
+        "chunk": "number of the chunk within its genotype file, from 1",
+        "chromosome": "1-22, X, Y, MT, or 'mixed'",
+        "first_variant": "0-based index of the first variant in the genotype file",
+        "n_variants": "number of variants",
+    },
+    "ldrs": {"subject": "subject id"},
+    "variants": {
+        **VARIANT_COLUMNS,
+        "n_significant_voxels": "voxels beyond the image-wide critical value",
+        "lead_voxel": "voxel (from 0) with the largest |z|",
+        "z": "t statistic at the lead voxel",
+        "neg_log_10_p_value": "-log10 p of the lead voxel by itself",
+        "neg_log_10_p_image_wide": "-log10 image-wide p of the largest |z|",
+        "neg_log_10_p_omnibus": "-log10 p of the omnibus test over all components",
+    },
+    "voxels": {
+        "voxel": "voxel, from 0",
+        "x_mm": "coordinate",
+        "y_mm": "coordinate",
+        "z_mm": "coordinate",
+        "n_significant_variants": "variants beyond the image-wide critical value",
+        "largest_abs_z": "largest |z| over the variants",
+    },
+    "loci": {
+        "locus": "number, in genome order, from 1",
+        "chromosome": "1-22, X, Y, MT",
+        "start": "first position of the locus",
+        "end": "last position of the locus",
+        "lead_variant_id": "variant with the smallest image-wide p",
+        "base_pair_location": "its position",
+        "effect_allele": "its effect allele",
+        "other_allele": "its other allele",
+        "effect_allele_frequency": "in the sample",
+        "lead_voxel": "voxel (from 0) of its largest |z|",
+        "x_mm": "coordinate of the lead voxel",
+        "y_mm": "coordinate of the lead voxel",
+        "z_mm": "coordinate of the lead voxel",
+        "beta": "effect at the lead voxel, in image units per allele",
+        "standard_error": "its standard error",
+        "z": "its t statistic",
+        "neg_log_10_p_value": "-log10 p of the lead voxel by itself",
+        "neg_log_10_p_image_wide": "-log10 image-wide p",
+        "n_significant_voxels": "significant voxels of the lead variant",
+        "n_significant_variants": "significant variants in the locus",
+        "n_clumps": "independent lead variants in the locus",
+        "novel": "yes, no, or NA without known associations",
+        "known_associations": "known associations inside the locus (at most 5 positions)",
+    },
+    "lead_variants": {
+        "locus": "number of the locus",
+        **VARIANT_COLUMNS,
+        "lead_voxel": "voxel (from 0) of the largest |z|",
+        "z": "t statistic at the lead voxel",
+        "neg_log_10_p_image_wide": "-log10 image-wide p",
+        "n_significant_voxels": "significant voxels",
+        "n_clumped": "significant variants in this clump, the lead included",
+        "start": "first position of the clump",
+        "end": "last position of the clump",
+    },
+    "heritability": {
+        "voxel": "voxel, from 0",
+        "x_mm": "coordinate",
+        "y_mm": "coordinate",
+        "z_mm": "coordinate",
+        "heritability": "h2 where it is within range, else NA",
+        "standard_error": "its standard error",
+        "neg_log_10_p_value": "one-sided test of h2 = 0, from the raw values",
+        "heritability_raw": "h2 as estimated",
+        "standard_error_raw": "as estimated",
+        "se_method": "closed_form or jackknife",
+        "reason": "why the estimate is not shown; NA otherwise",
+    },
+    "regions": {
+        "region": "label of the region",
+        "n_voxels": "voxels",
+        "x_mm": "centre",
+        "y_mm": "centre",
+        "z_mm": "centre",
+        "heritability": "h2 of the region's mean image, NA out of range",
+        "standard_error": "its standard error",
+        "heritability_raw": "h2 as estimated",
+        "standard_error_raw": "as estimated",
+        "reason": "why the estimate is not shown; NA otherwise",
+    },
+    "genetic_correlation": {
+        "region_1": "label (or voxel) of one",
+        "region_2": "label (or voxel) of the other",
+        "genetic_correlation": "rho where it is within range, else NA",
+        "standard_error": "its standard error",
+        "neg_log_10_p_value": "test of rho = 0, from the raw values",
+        "genetic_correlation_raw": "as estimated",
+        "standard_error_raw": "as estimated",
+        "phenotypic_correlation": "correlation of the two in the sample",
+        "reason": "why the estimate is not shown; NA otherwise",
+    },
+    "cross_trait": {
+        "voxel": "voxel, from 0",
+        "x_mm": "coordinate",
+        "y_mm": "coordinate",
+        "z_mm": "coordinate",
+        "genetic_correlation": "rho with the trait where it is within range, else NA",
+        "standard_error": "its standard error",
+        "neg_log_10_p_value": "test of rho = 0, from the raw values",
+        "genetic_correlation_raw": "as estimated",
+        "standard_error_raw": "as estimated",
+        "reason": "why the estimate is not shown; NA otherwise",
+    },
+    "truth_comparison": {
+        "quantity": "what is compared",
+        "value": "the number",
+        "goal": "what a good run reaches; NA where there is none",
+        "reached": "yes, no, or NA",
+    },
+    "truth_loci": {
+        "variant_id": "planted causal variant",
+        "chromosome": "1-22, X",
+        "base_pair_location": "1-based position",
+        "power": "probability that a run finds it, from its non-centrality",
+        "found": "yes or no",
+        "locus": "number of the locus found, NA otherwise",
+    },
+    "software_versions": {"software": "name", "version": "version"},
+}
+
+
+def write_table(frame: pd.DataFrame, path: str | Path, kind: str) -> None:
+    """Write a table of a declared kind; gzip when the name ends in ``.gz``.
+
+    Raises
+    ------
+    ValueError
+        The columns are not those of the kind.
+    """
+    columns = list(TABLES[kind])
+    given = list(frame.columns)
+    if given[: len(columns)] != columns or (kind != "ldrs" and len(given) != len(columns)):
+        raise ValueError(f"table '{kind}' has columns {given}, declared are {columns}")
+    buffer = io.StringIO()
+    frame.to_csv(
+        buffer, sep="\t", na_rep="NA", index=False, float_format="%.8g", lineterminator="\n"
+    )
+    content = buffer.getvalue().encode()
+    if str(path).endswith(".gz"):
+        # A fixed time stamp keeps equal tables equal byte for byte.
+        content = gzip.compress(content, compresslevel=5, mtime=0)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def read_table(path: str | Path, kind: str) -> pd.DataFrame:
+    """Read a table of a declared kind; ids, alleles, chromosomes and labels stay text.
+
+    Raises
+    ------
+    InputError
+        The file is absent or lacks a declared column.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (table of {kind})")
+    text = {name: str for name in _TEXT_COLUMNS if name in TABLES[kind]}
+    frame = pd.read_csv(
+        path, sep="\t", na_values=["NA"], keep_default_na=False, dtype=text, low_memory=False
+    )
+    missing = [name for name in TABLES[kind] if name not in frame.columns]
+    if missing:
+        raise InputError(f"{path}: column '{missing[0]}' is missing; is this a '{kind}' table?")
+    return frame
+
+
+_TEXT_COLUMNS = (
+    "chromosome", "variant_id", "lead_variant_id", "effect_allele", "other_allele", "novel",
+    "known_associations", "se_method", "reason", "region", "region_1", "region_2", "subject",
+    "quantity", "reached", "goal", "value", "found", "software", "version",
+)  # fmt: skip
