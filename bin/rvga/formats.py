@@ -157,10 +157,12 @@ KINDS: dict[str, Kind] = {
             "p": "covariates including the intercept",
             "coding": "'int16' or 'float32'",
             "n_eff": "effective number of independent voxels; 0 in a chunk",
+            "geometry_type": "kind of geometry that maps are written in; '' in a chunk",
             "genome_build": "'GRCh37', 'GRCh38' or ''",
             "sample_hash": "as in the subjects file",
             "minor_allele_count": "least minor allele count of a variant in the file",
-            "counts": "JSON {chromosome: {read, written, dropped: {reason: number}}}",
+            "counts": "JSON {chromosome: {read, written, dropped: {reason: number}, "
+            "missing: {reason: number}}}; missing rows are written, without an estimate",
         },
     ),
     "tail": Kind(
@@ -190,6 +192,11 @@ KINDS: dict[str, Kind] = {
             "R_a": Dataset(("w",), "f4", "packed lower triangles by row, half a of panel 1"),
             "R_b": Dataset(("w",), "f4", "packed lower triangles by row, half b of panel 1"),
             "T": Dataset(("w",), "f4", "packed lower triangles by row of T, method 5b"),
+            "error_traces": Dataset(
+                ("c", "4"),
+                "f8",
+                "tr(OROR) and tr(OROR^2), O = M M', within blocks and whole, by chromosome",
+            ),
             "variants/chromosome": Dataset(("m",), "i1", "1-22, X 23, Y 24, MT 25"),
             "variants/base_pair_location": Dataset(("m",), "i4", "1-based position"),
             "variants/variant_id": Dataset(("m",), TEXT, "id in panel 1"),
@@ -371,9 +378,16 @@ class Writer:
     def reserve(
         self, name: str, shape: tuple[int, ...], dtype: str | None = None, **options: Any
     ) -> h5py.Dataset:
-        """Create an empty dataset that the caller fills by slices."""
+        """Create an empty dataset that the caller fills by slices.
+
+        For text, ``dtype`` may be ``"S12"``: UTF-8 of at most 12 bytes, padded with zero
+        bytes, which is much smaller and faster than text of variable length.
+        """
         entry = self._entry(name)
-        kind = h5py.string_dtype() if entry.dtype == TEXT else np.dtype(dtype or entry.dtype)
+        if entry.dtype == TEXT:
+            kind = h5py.string_dtype(length=int(dtype[1:]) if dtype else None)
+        else:
+            kind = np.dtype(dtype or entry.dtype)
         return self._handle.create_dataset(name, shape=shape, dtype=kind, **options)
 
     def __getitem__(self, name: str) -> h5py.Dataset:
@@ -492,9 +506,13 @@ def _problem(handle: h5py.File, kind: str) -> str | None:
             if entry.optional:
                 continue
             return f"dataset '{name}' is missing"
+        if _points_elsewhere(handle, name):
+            return f"'{name}' takes its values from elsewhere, which is refused"
         dataset = handle[name]
         if not isinstance(dataset, h5py.Dataset):
             return f"'{name}' is not a dataset"
+        if dataset.is_virtual or dataset.external:
+            return f"'{name}' takes its values from other files, which is refused"
         if not _dtype_agrees(dataset, entry.dtype):
             return f"dataset '{name}' has dtype {dataset.dtype}, not {entry.dtype}"
         if dataset.ndim != len(entry.dimensions):
@@ -510,6 +528,15 @@ def _problem(handle: h5py.File, kind: str) -> str | None:
             if size != expected:
                 return f"dataset '{name}' has {letter} = {size}, but {origin} says {expected}"
     return None
+
+
+def _points_elsewhere(handle: h5py.File, name: str) -> bool:
+    """Return whether a name, or a group on the way to it, is a soft or external link."""
+    parts = name.split("/")
+    return any(
+        not isinstance(handle.get("/".join(parts[:depth]), getlink=True), h5py.HardLink)
+        for depth in range(1, len(parts) + 1)
+    )
 
 
 def _dtype_agrees(dataset: h5py.Dataset, dtype: str) -> bool:

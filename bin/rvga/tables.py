@@ -5,8 +5,12 @@ Tables are tab-separated with a header; missing values are ``NA``.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -146,6 +150,31 @@ TABLES: dict[str, dict[str, str]] = {
         "found": "yes or no",
         "locus": "number of the locus found, NA otherwise",
     },
+    "variant_query": {
+        "voxel": "voxel, from 0",
+        "x_mm": "coordinate",
+        "y_mm": "coordinate",
+        "z_mm": "coordinate",
+        "beta": "effect of an effect allele on the voxel, in image units",
+        "standard_error": "its standard error",
+        "z": "t statistic",
+        "neg_log_10_p_value": "-log10 p of the voxel by itself",
+    },
+    "region_query": {
+        **VARIANT_COLUMNS,
+        "lead_voxel": "voxel (from 0) with the largest |z|",
+        "beta": "effect at the lead voxel, in image units per allele",
+        "standard_error": "its standard error",
+        "z": "t statistic at the lead voxel",
+        "neg_log_10_p_value": "-log10 p of the lead voxel by itself",
+    },
+    "region_voxel_query": {
+        **VARIANT_COLUMNS,
+        "beta": "effect at the voxel, in image units per allele",
+        "standard_error": "its standard error",
+        "z": "t statistic at the voxel",
+        "neg_log_10_p_value": "-log10 p of the voxel by itself",
+    },
     "software_versions": {"software": "name", "version": "version"},
 }
 
@@ -172,6 +201,98 @@ def write_table(frame: pd.DataFrame, path: str | Path, kind: str) -> None:
         content = gzip.compress(content, compresslevel=5, mtime=0)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+class TableWriter:
+    """A table that is written block by block; see :func:`table_writer`."""
+
+    # Pieces of one size make the compressed bytes the same however the rows came in.
+    _PIECE_BYTES = 1 << 20
+
+    def __init__(self, write: Callable[[bytes], object], kind: str):
+        self._write = write
+        self._kind = kind
+        self._waiting = bytearray("\t".join(TABLES[kind]).encode() + b"\n")
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Append rows; the columns are those of the kind."""
+        if list(frame.columns) != list(TABLES[self._kind]):
+            raise ValueError(f"table '{self._kind}' does not have columns {list(frame.columns)}")
+        text = frame.to_csv(
+            sep="\t",
+            na_rep="NA",
+            index=False,
+            header=False,
+            float_format="%.8g",
+            lineterminator="\n",
+        )
+        self.add_lines(text.encode())
+
+    def add_lines(self, lines: bytes) -> None:
+        """Append whole lines of text that are in the table's form already."""
+        self._waiting += lines
+        while len(self._waiting) >= self._PIECE_BYTES:
+            self._write(bytes(self._waiting[: self._PIECE_BYTES]))
+            del self._waiting[: self._PIECE_BYTES]
+
+    def finish(self) -> None:
+        """Write what waits."""
+        self._write(bytes(self._waiting))
+        self._waiting.clear()
+
+
+@contextlib.contextmanager
+def table_writer(path: str | Path, kind: str) -> Iterator[TableWriter]:
+    """Write a table of a declared kind by blocks; it appears under its name when complete."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        if str(path).endswith(".gz"):
+            # No time stamp and no name, as in write_table.
+            with gzip.GzipFile("", "wb", compresslevel=5, fileobj=file, mtime=0) as packed:
+                writer = TableWriter(packed.write, kind)
+                yield writer
+                writer.finish()
+        else:
+            writer = TableWriter(file.write, kind)
+            yield writer
+            writer.finish()
+
+
+def read_table_blocks(
+    path: str | Path, kind: str, rows: int
+) -> Iterator[tuple[pd.DataFrame, bytes]]:
+    """Yield ``(frame, lines)`` of up to ``rows`` rows: the values and the text as it stands.
+
+    Raises
+    ------
+    InputError
+        The file is absent, has other columns, or is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (table of {kind})")
+    names = list(TABLES[kind])
+    text = {name: str for name in _TEXT_COLUMNS if name in TABLES[kind]}
+    opener = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rb") as file:
+            header = file.readline().decode().rstrip("\n").split("\t")
+            if header != names:
+                raise InputError(f"{path}: its columns are not those of a '{kind}' table")
+            while lines := b"".join(itertools.islice(file, rows)):
+                frame = pd.read_csv(
+                    io.BytesIO(lines),
+                    sep="\t",
+                    names=names,
+                    na_values=["NA"],
+                    keep_default_na=False,
+                    dtype=text,
+                    low_memory=False,
+                )
+                yield frame, lines
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, pd.errors.ParserError) as e:
+        raise InputError(
+            f"{path}: cannot be read as a '{kind}' table: it is damaged or cut short; make it again"
+        ) from e
 
 
 def read_table(path: str | Path, kind: str) -> pd.DataFrame:

@@ -1,0 +1,176 @@
+"""Projection of images on bases, and of representations off covariates (method 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rvga.errors import InputError
+
+_CONSTANT_TOLERANCE = 1e-13
+_REDUNDANT_TOLERANCE = 1e-7
+_OUTLIER_DISTANCE = 6.0
+
+
+def project(images: np.ndarray, bases: np.ndarray) -> np.ndarray:
+    """Return the representations ``S = X B`` (n, r) of raw images (n, N), in double."""
+    return np.asarray(images, dtype=np.float64) @ bases
+
+
+def quality_numbers(r: int) -> np.ndarray:
+    """Return the numbers of components whose reconstruction is assessed: 1, 2, 5, 10, ..., r."""
+    numbers = {r}
+    decade = 1
+    while decade <= r:
+        numbers.update(step * decade for step in (1, 2, 5) if step * decade <= r)
+        decade *= 10
+    return np.array(sorted(numbers), dtype=np.int64)
+
+
+def reconstruction_correlation(
+    ldrs: np.ndarray,
+    bases: np.ndarray,
+    image_sum: np.ndarray,
+    image_sum_of_squares: np.ndarray,
+    numbers: Sequence[int],
+) -> np.ndarray:
+    """Return the correlation over voxels of each raw image with its reconstruction ``S B'``.
+
+    Parameters
+    ----------
+    ldrs : (n, r)
+        ``X B`` of the raw images.
+    bases : (N, r)
+        Bases; neither they nor the images are centred.
+    image_sum, image_sum_of_squares : (n,)
+        Sum over voxels of each raw image and of its squares.
+    numbers : sequence of int
+        Numbers q of leading components.
+
+    Returns
+    -------
+    (len(numbers), n)
+        Correlations; NaN where an image or its reconstruction does not vary.
+
+    Notes
+    -----
+    With s = B'x, the products that a correlation needs follow from s alone: x'Bs = s's,
+    (Bs)'(Bs) = s'(B'B)s and 1'Bs = (B'1)'s.
+    """
+    N = bases.shape[0]
+    BB = bases.T @ bases
+    column_sum = bases.sum(axis=0)
+    image_variance = image_sum_of_squares - image_sum**2 / N
+    result = np.full((len(numbers), len(ldrs)), np.nan)
+    for row, q in enumerate(numbers):
+        S = ldrs[:, :q]
+        fitted_sum = S @ column_sum[:q]
+        cross = np.einsum("nr,nr->n", S, S) - image_sum * fitted_sum / N
+        squares = np.einsum("nr,nr->n", S @ BB[:q, :q], S)
+        fitted_variance = squares - fitted_sum**2 / N
+        varies = (image_variance > 1e-12 * image_sum_of_squares) & (
+            fitted_variance > 1e-12 * squares
+        )
+        scale = np.sqrt(image_variance[varies] * fitted_variance[varies])
+        result[row, varies] = cross[varies] / scale
+    return result
+
+
+def outlying_subjects(ldrs: np.ndarray) -> np.ndarray:
+    """Return which rows lie far from the middle of the representations.
+
+    The distance is Euclidean, from the median of every component; far is more than six scaled
+    median absolute deviations beyond the median distance.
+    """
+    distance = np.linalg.norm(ldrs - np.median(ldrs, axis=0), axis=1)
+    middle = np.median(distance)
+    spread = 1.4826 * np.median(np.abs(distance - middle))
+    if spread == 0.0:
+        return np.zeros(len(ldrs), dtype=bool)
+    return distance > middle + _OUTLIER_DISTANCE * spread
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Covariates factored once.
+
+    Attributes
+    ----------
+    Q : (n, p)
+        Orthonormal basis of the intercept (first column) and the covariates.
+    used, redundant : list of str
+        Names of the columns in use, and of those that follow from the ones before them.
+    """
+
+    Q: np.ndarray
+    used: list[str]
+    redundant: list[str]
+
+
+def factor_covariates(columns: np.ndarray, names: Sequence[str], where: str) -> Factor:
+    """Return an orthonormal basis of the intercept and the covariates (method 2: Q).
+
+    Columns are centred and scaled first, so that units do not matter. A column that is a linear
+    combination of the ones before it is left out and named.
+
+    Parameters
+    ----------
+    columns : (n, q)
+        Covariates of the sample, without intercept.
+    names : sequence of str
+        Their names.
+    where : str
+        Name of the table, for messages.
+
+    Raises
+    ------
+    InputError
+        A column is constant, or too few subjects remain for the covariates.
+    """
+    columns = np.asarray(columns, dtype=np.float64)
+    n, q = columns.shape
+    centred = columns - columns.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=0)
+    largest = np.abs(columns).max(axis=0, initial=0.0)
+    for name, norm, size in zip(names, norms, largest, strict=True):
+        if norm <= _CONSTANT_TOLERANCE * np.sqrt(n) * size:
+            raise InputError(
+                f"{where}: covariate '{name}' is constant in the sample of {n} subjects; "
+                "leave it out of covariate_columns"
+            )
+    if n < q + 3:
+        raise InputError(
+            f"{where}: {n} subjects are too few for {q} covariates and the intercept; at least "
+            f"{q + 3} are needed: use fewer covariates or more subjects"
+        )
+    Q = np.empty((n, q + 1))
+    Q[:, 0] = 1.0 / np.sqrt(n)
+    p = 1
+    used: list[str] = []
+    redundant: list[str] = []
+    for position, name in enumerate(names):
+        column = centred[:, position] / norms[position]
+        # Twice, because one pass leaves the rounding of a nearly redundant column.
+        column = column - Q[:, :p] @ (Q[:, :p].T @ column)
+        length = np.linalg.norm(column)
+        if length < _REDUNDANT_TOLERANCE:
+            redundant.append(name)
+            continue
+        column = column / length
+        column = column - Q[:, :p] @ (Q[:, :p].T @ column)
+        Q[:, p] = column / np.linalg.norm(column)
+        p += 1
+        used.append(name)
+    return Factor(Q=Q[:, :p].copy(), used=used, redundant=redundant)
+
+
+def residual_cross_product(ldrs: np.ndarray, Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``P S`` (n, r) and ``A = S'PS`` (r, r), with ``P = I - Q Q'`` never formed."""
+    # Q holds the intercept, so that centring changes nothing but the rounding.
+    centred = ldrs - ldrs.mean(axis=0)
+    residual = centred - Q @ (Q.T @ centred)
+    residual -= Q @ (Q.T @ residual)
+    A = residual.T @ residual
+    return residual, 0.5 * (A + A.T)

@@ -1,0 +1,330 @@
+"""Local-linear kernel smoothing of images and the choice of its bandwidth (method 1).
+
+Arrays in, arrays out. Images are rows, voxels are columns: smoothed images are ``X @ W.T``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+REACH = 4.0
+MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+PUBLISHED_FACTORS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+LEAST_FREEDOM = 0.05
+MOST_NEIGHBOURS = 500.0
+# Wider windows have far more than MOST_NEIGHBOURS weights, and take long to find that out.
+_LARGEST_WINDOW = 5 * MOST_NEIGHBOURS
+# Voxels of a regular grid lie exactly on the border of the window when 4h is a multiple of the
+# spacing; this slack keeps rounding from deciding which of them count.
+_SLACK = 1.0 + 1e-9
+_PINV_TOLERANCE = 1e-8
+_SAFE_RATIO = 1e-4
+_BATCH_ENTRIES = 1 << 18
+_SMALLEST_MULTIPLE = 0.1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One bandwidth that was looked at.
+
+    ``neighbours`` is the mean number of voxels with a non-zero weight, ``trace_share`` is
+    tr(W)/N; both are NaN where the window is too wide to be tried. ``score`` is NaN where the
+    bandwidth was skipped, and ``skipped`` says why.
+    """
+
+    bandwidth: float
+    score: float
+    neighbours: float
+    trace_share: float
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The bandwidth chosen (0 is no smoothing) and all candidates, by bandwidth."""
+
+    bandwidth: float
+    candidates: list[Candidate]
+    warnings: list[str] = field(default_factory=list)
+
+
+def median_nearest_distance(coordinates: np.ndarray) -> float:
+    """Return the median distance of each point (N, d) to the nearest other one."""
+    distance, _ = cKDTree(coordinates).query(coordinates, k=2)
+    return float(np.median(distance[:, 1]))
+
+
+def mean_window(coordinates: np.ndarray, bandwidth: float) -> float:
+    """Return the mean number of voxels within 4h per dimension, the voxel itself included."""
+    tree = cKDTree(coordinates)
+    return float(tree.count_neighbors(tree, REACH * bandwidth * _SLACK, p=np.inf)) / tree.n
+
+
+def weight_bytes(N: int, workers: int) -> int:
+    """Return the memory (bytes) that the search for weights takes at most, roughly."""
+    return int(16 * MOST_NEIGHBOURS * N) + 120 * _BATCH_ENTRIES * workers
+
+
+def smoothing_weights(
+    coordinates: np.ndarray, bandwidth: float, *, workers: int = 1
+) -> sparse.csr_array:
+    """Return the local-linear Gaussian kernel weights W (N, N).
+
+    Row v is ``e1' (T'KT)^-1 T'K`` with ``T = [1, c - c_v]`` over the voxels within 4h of v in
+    every dimension, by the pseudo-inverse of ``K^1/2 T`` (relative tolerance 1e-8), so that
+    flat sheets and lone voxels are handled. Weights smaller than 1/N in size are dropped.
+
+    Parameters
+    ----------
+    coordinates : (N, d)
+        Voxel coordinates, d = 1, 2 or 3.
+    bandwidth : float
+        h, in the coordinates' units.
+    workers : int
+        Threads; the result does not depend on it.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        (N, N), float64, column indices sorted.
+    """
+    # Offsets in units of h leave the weights as they are and the columns of T comparable.
+    scaled = np.ascontiguousarray(coordinates, dtype=np.float64) / bandwidth
+    N = len(scaled)
+    tree = cKDTree(scaled)
+    counts = tree.query_ball_point(scaled, REACH * _SLACK, p=np.inf, return_length=True)
+    bounds = _bounds_by_entries(counts)
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(
+            pool.map(lambda bound: _weights_of_rows(scaled, tree, *bound), pairwise(bounds))
+        )
+    sizes = np.concatenate([[0], *(size for size, _, _ in parts)])
+    indices = np.concatenate([columns for _, columns, _ in parts])
+    values = np.concatenate([values for _, _, values in parts])
+    return sparse.csr_array((values, indices, np.cumsum(sizes)), shape=(N, N))
+
+
+def _weights_of_rows(
+    scaled: np.ndarray, tree: cKDTree, first: int, stop: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return numbers by row, columns and values of the weights of some rows."""
+    N, d = scaled.shape
+    own = scaled[first:stop]
+    near = cKDTree(own).sparse_distance_matrix(
+        tree, REACH * _SLACK, p=np.inf, output_type="ndarray"
+    )
+    near = near[np.lexsort((near["j"], near["i"]))]
+    row, column = near["i"], near["j"]
+    counts = np.bincount(row, minlength=len(own))
+    slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    # Rows are padded to one width; padding has kernel 0 and changes nothing.
+    width = max(int(counts.max()), d + 1)
+    offset = np.zeros((len(own), width, d))
+    offset[row, slot] = scaled[column] - own[row]
+    root = np.exp(-0.25 * np.einsum("vkd,vkd->vk", offset, offset))
+    root[np.arange(width) >= counts[:, None]] = 0.0
+    design = np.empty((len(own), width, d + 1))
+    design[:, :, 0] = root
+    np.multiply(offset, root[:, :, None], out=design[:, :, 1:])
+
+    weights = (root * _fitted_at_centre(design))[row, slot]
+
+    large = np.abs(weights) >= 1.0 / N
+    return np.bincount(row[large], minlength=len(own)), column[large], weights[large]
+
+
+def _fitted_at_centre(design: np.ndarray) -> np.ndarray:
+    """Return ``e1' pinv(D)`` (b, k) for each of the designs D = K^1/2 T (b, k, d + 1)."""
+    values, vectors = np.linalg.eigh(design.transpose(0, 2, 1) @ design)
+    safe = values[:, 0] > _SAFE_RATIO * values[:, -1]
+    first = vectors[:, 0, :] / np.where(safe[:, None], values, 1.0)
+    fitted = (design @ (vectors @ first[:, :, None]))[:, :, 0]
+    # The normal equations square the condition: neighbourhoods that are nearly flat in some
+    # direction go by the singular values of D itself.
+    if not safe.all():
+        Q, R = np.linalg.qr(design[~safe])
+        U, s, Vt = np.linalg.svd(R)
+        keep = s > _PINV_TOLERANCE * s[:, :1]
+        inverse = np.where(keep, 1.0 / np.where(keep, s, 1.0), 0.0)
+        left = U @ (inverse * Vt[:, :, 0])[:, :, None]
+        fitted[~safe] = (Q @ left)[:, :, 0]
+    return fitted
+
+
+def _bounds_by_entries(counts: np.ndarray) -> np.ndarray:
+    """Return bounds of consecutive rows such that a part has a limited number of entries."""
+    bounds = [0]
+    while bounds[-1] < len(counts):
+        first = bounds[-1]
+        widest = np.maximum.accumulate(counts[first : first + _BATCH_ENTRIES])
+        entries = widest * np.arange(1, len(widest) + 1)
+        bounds.append(first + max(1, int(np.searchsorted(entries, _BATCH_ENTRIES, side="right"))))
+    return np.array(bounds)
+
+
+def smooth(images: np.ndarray, weights: sparse.csr_array | None, *, workers: int = 1) -> np.ndarray:
+    """Return the smoothed images ``X W'`` (n, N) in double; ``None`` is no smoothing."""
+    columns = np.ascontiguousarray(images.T, dtype=np.float64)
+    if weights is None:
+        return columns.T
+    parts = _row_parts(weights)
+    with ThreadPoolExecutor(workers) as pool:
+        return np.vstack(list(pool.map(lambda part: part @ columns, parts))).T
+
+
+def gcv_score(
+    images: Iterable[np.ndarray], weights: sparse.csr_array, *, workers: int = 1
+) -> float:
+    """Return the generalized cross-validation score of a smoother.
+
+    ``||X - X W'||^2 / n / (1 - tr(W)/N)^2``, summed over blocks of images (n_b, N).
+    """
+    N = weights.shape[0]
+    total, n = 0.0, 0
+    for block in images:
+        residual = block - smooth(block, weights, workers=workers)
+        total += float(np.einsum("nv,nv->", residual, residual))
+        n += len(block)
+    freedom = 1.0 - weights.trace() / N
+    if freedom <= 0.0:
+        return float("nan")
+    return total / n / freedom**2
+
+
+def choose_bandwidth(
+    coordinates: np.ndarray,
+    images: Callable[[], Iterable[np.ndarray]],
+    *,
+    published: bool = False,
+    workers: int = 1,
+    progress: Callable[[Candidate], None] | None = None,
+) -> Choice:
+    """Choose the bandwidth with the least generalized cross-validation score.
+
+    Candidates are multiples 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, ... of the median nearest-neighbour
+    distance: first those up to 3, then further ones, up or down, while the winner is at an edge
+    and within the extent of the image. One is skipped when ``1 - tr(W)/N < 0.05`` or when it has
+    more than 500 neighbours (voxels with a non-zero weight) on average, or a window of more than
+    2500 voxels. If all are skipped there is no smoothing, with a warning.
+
+    Parameters
+    ----------
+    coordinates : (N, d)
+        Voxel coordinates.
+    images : callable
+        Returns an iterator over blocks of raw images (n_b, N); called once a candidate.
+    published : bool
+        Use the published grid, ``{0.5, 1, 2, 3, 5, 10} N^(-1/(4+d))``, which skips a bandwidth
+        when its mean number of non-zero weights exceeds N/10.
+    workers : int
+        Threads; the result does not depend on it.
+    progress : callable, optional
+        Told of each candidate.
+    """
+    N, d = coordinates.shape
+    looked_at: dict[float, Candidate] = {}
+
+    def look(bandwidth: float) -> Candidate:
+        if bandwidth not in looked_at:
+            found = _assess(coordinates, images, bandwidth, published, workers)
+            looked_at[bandwidth] = found
+            if progress is not None:
+                progress(found)
+        return looked_at[bandwidth]
+
+    if published:
+        for factor in PUBLISHED_FACTORS:
+            look(factor * N ** (-1.0 / (4 + d)))
+    else:
+        unit = median_nearest_distance(coordinates)
+        extent = float(np.ptp(coordinates, axis=0).max())
+        multiples = list(MULTIPLES)
+        for multiple in multiples:
+            look(multiple * unit)
+        while True:
+            best = _best(looked_at.values())
+            if best is None:
+                # Only a smaller window can help where all have too many neighbours.
+                crowded = look(multiples[0] * unit).skipped.startswith("more than")
+                if not crowded or multiples[0] * 0.75 < _SMALLEST_MULTIPLE:
+                    break
+                multiples.insert(0, _smaller(multiples[0]))
+                look(multiples[0] * unit)
+            elif best.bandwidth == multiples[-1] * unit and best.bandwidth < extent:
+                multiples.append(_larger(multiples[-1]))
+                look(multiples[-1] * unit)
+            elif best.bandwidth == multiples[0] * unit and multiples[0] > _SMALLEST_MULTIPLE:
+                multiples.insert(0, _smaller(multiples[0]))
+                look(multiples[0] * unit)
+            else:
+                break
+
+    candidates = [looked_at[bandwidth] for bandwidth in sorted(looked_at)]
+    best = _best(candidates)
+    if best is None:
+        return Choice(
+            0.0, candidates, ["no bandwidth could be assessed: the images are not smoothed"]
+        )
+    scored = [candidate.bandwidth for candidate in candidates if not candidate.skipped]
+    warnings = []
+    if best.bandwidth in (scored[0], scored[-1]):
+        side = "smallest" if best.bandwidth == scored[0] else "largest"
+        warnings.append(
+            f"the chosen bandwidth ({best.bandwidth:.4g}) is the {side} that could be assessed"
+        )
+    return Choice(best.bandwidth, candidates, warnings)
+
+
+def _assess(
+    coordinates: np.ndarray,
+    images: Callable[[], Iterable[np.ndarray]],
+    bandwidth: float,
+    published: bool,
+    workers: int,
+) -> Candidate:
+    nan = float("nan")
+    N = len(coordinates)
+    if not published and mean_window(coordinates, bandwidth) > _LARGEST_WINDOW:
+        reason = f"more than {_LARGEST_WINDOW:g} voxels within 4h on average"
+        return Candidate(bandwidth, nan, nan, nan, reason)
+    W = smoothing_weights(coordinates, bandwidth, workers=workers)
+    neighbours = W.nnz / N
+    trace_share = float(W.trace()) / N
+    most = N / 10 if published else MOST_NEIGHBOURS
+    least = np.finfo(float).eps if published else LEAST_FREEDOM
+    if neighbours > most:
+        reason = f"more than {most:g} neighbours on average"
+        return Candidate(bandwidth, nan, neighbours, trace_share, reason)
+    if 1.0 - trace_share < least:
+        return Candidate(bandwidth, nan, neighbours, trace_share, "hardly any smoothing")
+    score = gcv_score(images(), W, workers=workers)
+    return Candidate(bandwidth, score, neighbours, trace_share)
+
+
+def _best(candidates: Iterable[Candidate]) -> Candidate | None:
+    scored = [candidate for candidate in candidates if not candidate.skipped]
+    return min(scored, key=lambda candidate: (candidate.score, candidate.bandwidth), default=None)
+
+
+def _larger(multiple: float) -> float:
+    """Return the next of 1, 1.5, 2, 3, 4, 6, 8, 12, ..."""
+    return multiple * (1.5 if np.log2(multiple).is_integer() else 4.0 / 3.0)
+
+
+def _smaller(multiple: float) -> float:
+    """Return the one before of ..., 0.25, 0.375, 0.5, 0.75, 1."""
+    return multiple * (0.75 if np.log2(multiple).is_integer() else 2.0 / 3.0)
+
+
+def _row_parts(weights: sparse.csr_array, parts: int = 8) -> Sequence[sparse.csr_array]:
+    """Split a sparse matrix by rows into a number of parts that is always the same."""
+    bounds = np.linspace(0, weights.shape[0], parts + 1).astype(int)
+    return [weights[a:b] for a, b in pairwise(bounds) if b > a]

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Select the one sample and the one set of voxels of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rvga import cli, formats, samples
+from rvga.covariates import CovariateTable, read_covariates
+from rvga.errors import InputError
+from rvga.images import ImageSet, block_rows
+from rvga.projection import factor_covariates
+
+MANY_DROPPED = 0.1
+
+
+def parser():
+    """Return the option parser."""
+    result = cli.make_parser(__doc__)
+    add = result.add_argument
+    add("--images", type=Path, nargs="+", required=True, help="images files, all batches")
+    add("--covariates", type=Path, required=True, help="table with a 'subject' column")
+    add("--covariate-columns", type=cli.names, default=[], help="columns to use; none is all")
+    add("--categorical-columns", type=cli.names, default=[], help="columns of labels")
+    add("--samples", type=Path, nargs="+", required=True, help=".psam or .fam files")
+    add("--keep", type=Path, help="list of subjects to keep")
+    add("--remove", type=Path, help="list of subjects to remove")
+    add("--subject-id", choices=samples.SUBJECT_IDS, default="IID", help="what names a subject")
+    add("--out", type=Path, required=True, help="subjects file to write")
+    return result
+
+
+def select(args, image_subjects: list[str], table: CovariateTable):
+    """Return the sample and the match reports, or stop where too few ids match."""
+    matches = []
+
+    def match(others: Sequence[str], name: str, what: str) -> None:
+        samples.require_overlap(image_subjects, others, "the images' subjects", name)
+        matches.append(samples.match_report(image_subjects, others, "images", what))
+
+    sample = samples.Sample.start(image_subjects, "images", "have an image")
+    match(table.subject, f"the covariates {table.path.name}", "covariates")
+    sample.keep(table.subject, "covariates", "are in the table of covariates")
+    sample.keep(table.complete, "complete covariates", "have no missing covariate")
+    genotyped: set[str] | None = None
+    for path in args.samples:
+        ids = samples.read_samples(path, args.subject_id)
+        match(ids, f"the genotype samples {path.name}", "genotypes")
+        genotyped = set(ids) if genotyped is None else genotyped & set(ids)
+    sample.keep(genotyped, "genotypes", "are in every genotype file")
+    if args.keep:
+        sample.keep(samples.read_id_list(args.keep, args.subject_id), "keep list", "are kept")
+    if args.remove:
+        listed = samples.read_id_list(args.remove, args.subject_id)
+        sample.remove(listed, "remove list", "are not on the list of those to remove")
+    if len(sample.subjects) < samples.LEAST_SUBJECTS:
+        steps = ", ".join(f"{step['step']} {step['n_out']}" for step in sample.flow)
+        raise InputError(
+            f"only {len(sample.subjects)} subjects remain ({steps}); at least "
+            f"{samples.LEAST_SUBJECTS} are needed: check the lists, the ids and missing covariates"
+        )
+    # The same genotyped people usually come in one file a chromosome.
+    distinct = [match for i, match in enumerate(matches) if match not in matches[:i]]
+    return sample, distinct
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    args = parser().parse_args(argv)
+    warnings: list[str] = []
+    table = read_covariates(
+        args.covariates, args.covariate_columns, args.categorical_columns, args.subject_id
+    )
+    with cli.threads(1), ImageSet(args.images) as images:
+        sample, matches = select(args, images.subject, table)
+        subjects = samples.sort_by_bytes(sample.subjects)
+        n, N = len(subjects), images.n_voxels
+        # Covariates that cannot be used are found here, before the long stages.
+        factor_covariates(*table.design(subjects), table.path.name)
+
+        cli.state_memory("images being checked", 20 * block_rows(N) * N)
+        digest = images.new_digest()
+        covered = np.zeros(N, dtype=np.int64)
+        low = np.full(N, np.inf, dtype=np.float32)
+        high = np.full(N, -np.inf, dtype=np.float32)
+        flat_images = incomplete = 0
+        size = block_rows(images.n_voxels)
+        n_blocks = -(-n // size)
+        for first, stop, block in cli.progress(images.blocks(subjects), n_blocks, "block"):
+            digest.update(subjects[first:stop], block)
+            finite = np.isfinite(block)
+            covered += finite.sum(axis=0)
+            incomplete += int((~finite.all(axis=1)).sum())
+            low = np.minimum(low, np.where(finite, block, np.inf).min(axis=0))
+            high = np.maximum(high, np.where(finite, block, -np.inf).max(axis=0))
+            row_low = np.where(finite, block, np.inf).min(axis=1)
+            flat_images += int((row_low == np.where(finite, block, -np.inf).max(axis=1)).sum())
+
+    lacking = covered < n
+    constant = ~lacking & (low == high)
+    voxel_index = np.flatnonzero(~lacking & ~constant)
+    if len(voxel_index) < 2:
+        raise InputError(
+            f"images: {len(voxel_index)} of {N} voxels can be used ({int(lacking.sum())} lack a "
+            f"value in some subject, {int(constant.sum())} are constant); at least 2 are needed: "
+            "check the mask and the images, or remove subjects without full coverage"
+        )
+    if lacking.mean() > MANY_DROPPED:
+        cli.warn(
+            f"{int(lacking.sum())} of {N} voxels are left out because {incomplete} subjects lack "
+            "a value there; removing those subjects would keep the voxels",
+            warnings,
+        )
+    if constant.mean() > MANY_DROPPED:
+        cli.warn(f"{int(constant.sum())} of {N} voxels are constant and left out", warnings)
+    if flat_images:
+        cli.warn(f"{flat_images} of {n} images have one value everywhere in the mask", warnings)
+
+    sample_hash = samples.sample_hash(subjects)
+    with formats.create(
+        args.out,
+        "subjects",
+        {"sample_hash": sample_hash, "flow": sample.flow},
+        inputs={"images": digest.hexdigest()},
+        parameters={
+            "covariate_columns": args.covariate_columns,
+            "categorical_columns": args.categorical_columns,
+            "subject_id": args.subject_id,
+        },
+        code=args.code,
+    ) as writer:
+        writer.add("subject", subjects)
+        writer.add("voxel_index", voxel_index)
+    numbers = {
+        "n": n,
+        "sample_hash": sample_hash,
+        "flow": sample.flow,
+        "matches": matches,
+        "n_genotype_files": len(args.samples),
+        "covariates": table.columns,
+        "n_voxels_mask": N,
+        "n_voxels": len(voxel_index),
+        "n_voxels_dropped_coverage": int(lacking.sum()),
+        "n_voxels_dropped_constant": int(constant.sum()),
+        "n_subjects_incomplete_images": incomplete,
+        "n_subjects_constant_images": flat_images,
+    }
+    cli.report(f"{n} subjects, {len(voxel_index)} of {N} voxels")
+    cli.write_summary(args.summary, "select_subjects", numbers, warnings)
+
+
+if __name__ == "__main__":
+    cli.run(main)

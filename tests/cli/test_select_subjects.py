@@ -1,0 +1,258 @@
+"""SELECT_SUBJECTS: the sample, the voxels, and what it says about bad input."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from helpers import files_in, make_image_study, write_nifti
+from rvga import formats
+from rvga.samples import sample_hash
+
+AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_image_study(tmp_path, n=24)
+
+
+def batches(study, splits):
+    """Run READ_IMAGES over some splits of the subjects."""
+    paths = []
+    for number, rows in enumerate(splits):
+        path = study.folder / f"images.{len(splits)}.{number}.h5"
+        done = study.read_images(path, list(rows))
+        assert done.returncode == 0, done.stderr
+        paths.append(path)
+    return paths
+
+
+def edit(path, change):
+    """Change the lines of a text file."""
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(change(lines)) + "\n")
+
+
+def test_the_sample_is_the_intersection(study, tmp_path):
+    order = sorted(study.subjects)
+    edit(study.covariates, lambda lines: [line for line in lines if order[0] not in line])
+    edit(
+        study.covariates,
+        lambda lines: [
+            line if order[1] not in line else line.rsplit("\t", 1)[0] + "\tNA" for line in lines
+        ],
+    )
+    fam = tmp_path / "chr2.fam"
+    fam.write_text("".join(f"x {s} 0 0 1 -9\n" for s in reversed(order) if s != order[2]))
+    (tmp_path / "keep.txt").write_text("\n".join(s for s in order if s != order[3]))
+    (tmp_path / "remove.txt").write_text(f"#FID IID\nx {order[4]}\nx nobody\n")
+    images = batches(study, [range(24)])
+    done = study.select(
+        images,
+        tmp_path / "subjects.h5",
+        *("--samples", study.psam, fam),
+        *("--keep", tmp_path / "keep.txt", "--remove", tmp_path / "remove.txt"),
+        *("--summary", tmp_path / "x.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    with formats.open_file(tmp_path / "subjects.h5", "subjects") as found:
+        assert found.array("subject").tolist() == order[5:]
+        assert found["voxel_index"][...].tolist() == list(range(116))
+        assert found.attributes["sample_hash"] == sample_hash(order[5:])
+        flow = json.loads(found.attributes["flow"])
+    counts = [(step["step"], step["n_in"], step["n_out"]) for step in flow]
+    assert counts == [
+        ("images", 24, 24),
+        ("covariates", 24, 23),
+        ("complete covariates", 23, 22),
+        ("genotypes", 22, 21),
+        ("keep list", 21, 20),
+        ("remove list", 20, 19),
+    ]
+    numbers = json.loads((tmp_path / "x.json").read_text())["numbers"]
+    assert numbers["flow"] == flow
+    assert numbers["n"] == 19
+    assert [match["n_common"] for match in numbers["matches"]] == [23, 24, 23]
+    assert not any(subject in (tmp_path / "x.json").read_text() for subject in order)
+
+
+def test_bytes_do_not_depend_on_batches_or_the_order_of_anything(study, tmp_path):
+    splits = [
+        [range(24)],
+        [range(0, 9), range(9, 24)],
+        [range(23, 11, -1), [3, 1, 2, 0], range(4, 12)],
+    ]
+    found = set()
+    for number, split in enumerate(splits):
+        paths = batches(study, split)
+        done = study.select(paths[::-1], tmp_path / f"{number}.h5")
+        assert done.returncode == 0, done.stderr
+        found.add((tmp_path / f"{number}.h5").read_bytes())
+        edit(study.covariates, lambda lines: [lines[0], *sorted(lines[1:])])
+        edit(study.psam, lambda lines: [lines[0], *lines[:0:-1]])
+    assert len(found) == 1
+
+
+def test_voxels_that_lack_a_value_or_are_constant_are_left_out(study, tmp_path):
+    order = sorted(study.subjects)
+    for row, volume in enumerate(study.volumes):
+        volume[2, 2, 2] = 7.0
+        if study.subjects[row] == order[0]:
+            # Removed below: a voxel constant in the sample only, and one missing outside it.
+            volume[5, 4, 3], volume[1, 1, 1] = 3.0, np.nan
+        else:
+            volume[5, 4, 3] = 4.0
+        if study.subjects[row] == order[5]:
+            volume[0, 1, 0] = np.nan
+        write_nifti(study.images[row], volume, AFFINE)
+    (tmp_path / "remove.txt").write_text(order[0])
+    done = study.select(
+        batches(study, [range(10), range(10, 24)]),
+        tmp_path / "subjects.h5",
+        *("--remove", tmp_path / "remove.txt", "--summary", tmp_path / "x.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    dropped = {(2, 2, 2), (5, 4, 3), (0, 1, 0)}
+    expected = [k for k, i in enumerate(np.argwhere(study.inside)) if tuple(i) not in dropped]
+    with formats.open_file(tmp_path / "subjects.h5", "subjects") as found:
+        assert found["voxel_index"][...].tolist() == expected
+    numbers = json.loads((tmp_path / "x.json").read_text())["numbers"]
+    assert numbers["n_voxels_mask"] == 116
+    assert numbers["n_voxels"] == 113
+    assert numbers["n_voxels_dropped_coverage"] == 1
+    assert numbers["n_voxels_dropped_constant"] == 2
+    assert numbers["n_subjects_incomplete_images"] == 1
+
+
+def test_family_ids(study, tmp_path):
+    study.subjects[:] = [f"f{subject}_{subject}" for subject in study.subjects]
+    edit(
+        study.covariates,
+        lambda lines: (
+            [lines[0].replace("subject", "FID\tIID")]
+            + [f"f{line.split(chr(9))[0]}\t{line}" for line in lines[1:]]
+        ),
+    )
+    images = batches(study, [range(24)])
+    done = study.select(images, tmp_path / "subjects.h5", "--subject-id", "FID_IID")
+    assert done.returncode == 0, done.stderr
+    with formats.open_file(tmp_path / "subjects.h5", "subjects") as found:
+        assert found.array("subject").tolist() == sorted(study.subjects)
+    done = study.select(images, tmp_path / "other.h5")
+    assert done.returncode == 2
+    assert "family id before '_' (try the other subject_id)" in done.stderr
+
+
+def nobody_in_common(study):
+    edit(study.psam, lambda lines: [lines[0], *(f"x\tsub-{k.split()[1]}\t1" for k in lines[1:])])
+    return "no subject of the images' subjects", "hint: the ids match after dropping the prefix"
+
+
+def few_in_common(study):
+    edit(study.psam, lambda lines: [*lines[:8], *(f"x\ty{k}\t1" for k in range(1000, 1100))])
+    return "only 7 subjects of the images' subjects", "at least 10 are needed"
+
+
+def few_left(study):
+    edit(
+        study.covariates,
+        lambda lines: lines[:10] + [line.rsplit("\t", 1)[0] + "\tNA" for line in lines[10:]],
+    )
+    return "only 9 subjects remain", "complete covariates 9"
+
+
+def constant(study):
+    edit(
+        study.covariates,
+        lambda lines: [lines[0] + "\tscanner", *(line + "\t3" for line in lines[1:])],
+    )
+    return ("covariates.tsv: covariate 'scanner' is constant",)
+
+
+def text(study):
+    edit(
+        study.covariates,
+        lambda lines: [
+            *lines[:5], "\t".join([lines[5].split("\t")[0], "old", "1", "a"]), *lines[6:]
+        ],
+    )  # fmt: skip
+    return ("covariates.tsv: line 6, column 'age': 'old' is not a number",)
+
+
+def too_many_covariates(study):
+    rng = np.random.default_rng(0)
+    edit(
+        study.covariates,
+        lambda lines: [
+            lines[0] + "".join(f"\tc{k}" for k in range(22)),
+            *(line + "".join(f"\t{x:.4f}" for x in rng.normal(size=22)) for line in lines[1:]),
+        ],
+    )
+    return ("24 subjects are too few for 26 covariates",)
+
+
+def twice_in_covariates(study):
+    edit(study.covariates, lambda lines: [*lines, lines[3]])
+    return ("is there twice (lines 4 and 26)",)
+
+
+def twice_in_psam(study):
+    edit(study.psam, lambda lines: [*lines, lines[3]])
+    return ("is there twice (lines 4 and 26)",)
+
+
+def no_covariates(study):
+    study.covariates.unlink()
+    return ("covariates.tsv: no such file",)
+
+
+def empty_psam(study):
+    study.psam.write_text("")
+    return ("study.psam: the file is empty",)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        nobody_in_common, few_in_common, few_left, constant, text, too_many_covariates,
+        twice_in_covariates, twice_in_psam, no_covariates, empty_psam,
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_message_and_leaves_nothing(study, tmp_path, spoil):
+    images = batches(study, [range(24)])
+    messages = spoil(study)
+    before = files_in(tmp_path)
+    done = study.select(images, tmp_path / "subjects.h5", "--summary", tmp_path / "x.json")
+    assert done.returncode == 2
+    for message in messages:
+        assert message in done.stderr
+    assert done.stderr.count("ERROR") == 1
+    assert "Traceback" not in done.stderr
+    assert files_in(tmp_path) == before
+
+
+def test_a_subject_in_two_batches_is_refused(study, tmp_path):
+    images = batches(study, [range(12), range(11, 24)])
+    done = study.select(images, tmp_path / "subjects.h5")
+    assert done.returncode == 2
+    assert f"subject '{study.subjects[11]}' is there twice" in done.stderr
+    assert not (tmp_path / "subjects.h5").exists()
+
+
+def test_images_file_cut_short_is_refused(study, tmp_path):
+    images = batches(study, [range(24)])
+    images[0].write_bytes(images[0].read_bytes()[:-500])
+    done = study.select(images, tmp_path / "subjects.h5")
+    assert done.returncode == 2
+    assert "not a readable HDF5 file" in done.stderr
+
+
+def test_no_voxel_left(study, tmp_path):
+    for row, path in enumerate(study.images):
+        write_nifti(path, np.full((6, 5, 4), row + 1.0, dtype=np.float32) * 0 + 5, AFFINE)
+    done = study.select(batches(study, [range(24)]), tmp_path / "subjects.h5")
+    assert done.returncode == 2
+    assert "0 of 116 voxels can be used (0 lack a value in some subject, 116 are" in done.stderr

@@ -1,0 +1,86 @@
+"""Functional principal components against a dense singular value decomposition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import oracles
+from rvga import fpca
+from rvga.errors import InputError
+
+
+def images(n: int, N: int, seed: int = 0) -> np.ndarray:
+    """Return centred images whose leading eigenvalues are well apart."""
+    rng = np.random.default_rng(seed)
+    k = min(n, N)
+    X = (rng.normal(size=(n, k)) * 0.8 ** np.arange(k)) @ rng.normal(size=(k, N))
+    return X - X.mean(axis=0)
+
+
+@pytest.mark.parametrize(("n", "N"), [(20, 70), (70, 20), (40, 40), (30, 600), (600, 30)])
+def test_components_equal_a_dense_decomposition(n, N):
+    X = images(n, N)
+    found = fpca.principal_components(X, number=8)
+    bases, eigenvalues = oracles.principal_components(X, 8)
+    np.testing.assert_allclose(found.bases, bases, rtol=0, atol=1e-7)
+    k = len(found.eigenvalues)
+    np.testing.assert_allclose(found.eigenvalues, eigenvalues[:k], rtol=1e-6)
+    assert (eigenvalues[k:] < 1e-9 * eigenvalues[0]).all()
+    assert found.total_variance == pytest.approx(eigenvalues.sum(), rel=1e-10)
+    assert found.n_eff == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-10)
+    assert found.share == pytest.approx(eigenvalues[:8].sum() / eigenvalues.sum(), rel=1e-8)
+    np.testing.assert_allclose(found.bases.T @ found.bases, np.eye(8), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 9), (9, 2), (3, 5), (5, 3)])
+def test_the_smallest_problems(shape):
+    X = images(*shape)
+    found = fpca.principal_components(X, number=1)
+    bases, _ = oracles.principal_components(X, 1)
+    np.testing.assert_allclose(found.bases, bases, rtol=0, atol=1e-9)
+
+
+def test_gram_over_several_tiles(monkeypatch):
+    monkeypatch.setattr(fpca, "_TILE", 7)
+    rng = np.random.default_rng(0)
+    panels = [rng.normal(size=(5, 31)), rng.normal(size=(3, 31))]
+    expected = sum(panel.T @ panel for panel in panels)
+    for workers in (1, 3):
+        np.testing.assert_allclose(fpca.gram(panels, 31, workers=workers), expected, atol=1e-12)
+
+
+def test_components_by_share_of_variance():
+    X = images(50, 80)
+    _, eigenvalues = oracles.principal_components(X, 1)
+    cumulated = np.cumsum(eigenvalues) / eigenvalues.sum()
+    for share in (0.3, 0.8, 0.95):
+        r = fpca.principal_components(X, share=share).bases.shape[1]
+        assert cumulated[r - 1] >= share > (cumulated[r - 2] if r > 1 else 0)
+    everything = fpca.principal_components(X, share=1.0)
+    assert everything.bases.shape[1] == len(everything.eigenvalues)
+
+
+def test_bytes_do_not_depend_on_workers():
+    X = images(60, 1100).astype(np.float32)
+    one, two = (fpca.principal_components(X, number=5, workers=w) for w in (1, 2))
+    assert one.bases.tobytes() == two.bases.tobytes()
+    assert one.eigenvalues.tobytes() == two.eigenvalues.tobytes()
+
+
+def test_signs_do_not_depend_on_the_signs_found():
+    B = np.random.default_rng(0).normal(size=(30, 4))
+    flipped = B * [1, -1, -1, 1]
+    np.testing.assert_array_equal(fpca.fix_signs(B), fpca.fix_signs(flipped))
+    fixed = fpca.fix_signs(B)
+    assert (fixed[np.argmax(np.abs(fixed), axis=0), range(4)] > 0).all()
+
+
+def test_more_components_than_there_are_is_bad_input():
+    with pytest.raises(InputError, match=r"components: 10 asked for, .* hold only 9"):
+        fpca.principal_components(images(10, 50), number=10)
+
+
+def test_images_without_variation_are_bad_input():
+    with pytest.raises(InputError, match="all images are equal"):
+        fpca.principal_components(np.zeros((10, 50)), number=2)

@@ -1,0 +1,132 @@
+"""Representations, reconstruction quality and covariates factored once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rvga import projection
+from rvga.errors import InputError
+
+
+def test_projection_is_a_product():
+    rng = np.random.default_rng(0)
+    X, B = rng.normal(size=(5, 30)).astype("f4"), rng.normal(size=(30, 3))
+    np.testing.assert_allclose(projection.project(X, B), X.astype(float) @ B)
+
+
+@pytest.mark.parametrize(
+    ("r", "expected"), [(1, [1]), (7, [1, 2, 5, 7]), (60, [1, 2, 5, 10, 20, 50, 60])]
+)
+def test_quality_numbers(r, expected):
+    assert projection.quality_numbers(r).tolist() == expected
+
+
+def test_reconstruction_correlation_equals_the_plain_one():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(12, 50)) + 3.0
+    B, _ = np.linalg.qr(rng.normal(size=(50, 6)))
+    B = B.astype("f4").astype(float)
+    found = projection.reconstruction_correlation(
+        X @ B, B, X.sum(axis=1), (X**2).sum(axis=1), [1, 2, 6]
+    )
+    for row, q in enumerate([1, 2, 6]):
+        expected = [np.corrcoef(x, B[:, :q] @ (x @ B[:, :q]))[0, 1] for x in X]
+        np.testing.assert_allclose(found[row], expected, rtol=0, atol=1e-6)
+
+
+def test_an_image_without_variation_has_no_correlation():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(3, 50))
+    X[1] = 4.0
+    B, _ = np.linalg.qr(rng.normal(size=(50, 2)))
+    found = projection.reconstruction_correlation(X @ B, B, X.sum(axis=1), (X**2).sum(axis=1), [2])
+    assert np.isnan(found[0]).tolist() == [False, True, False]
+
+
+def test_outlying_subjects():
+    S = np.random.default_rng(0).normal(size=(200, 5))
+    assert not projection.outlying_subjects(S).any()
+    S[17] += 40
+    assert np.flatnonzero(projection.outlying_subjects(S)).tolist() == [17]
+    assert not projection.outlying_subjects(np.ones((20, 3))).any()
+
+
+def covariates(n: int = 80, q: int = 4) -> tuple[np.ndarray, list[str]]:
+    """Return random covariates and their names."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, q)) + 5.0, [f"c{k}" for k in range(q)]
+
+
+def test_q_spans_the_intercept_and_the_covariates():
+    C, names = covariates()
+    factor = projection.factor_covariates(C, names, "table")
+    np.testing.assert_allclose(factor.Q.T @ factor.Q, np.eye(5), atol=1e-14)
+    full = np.column_stack([np.ones(len(C)), C])
+    np.testing.assert_allclose(factor.Q @ (factor.Q.T @ full), full, atol=1e-12)
+    assert factor.used == names
+    assert factor.redundant == []
+
+
+def test_residuals_equal_least_squares():
+    C, names = covariates()
+    S = np.random.default_rng(1).normal(size=(len(C), 3)) * 100 + 1e4
+    factor = projection.factor_covariates(C, names, "table")
+    residual, A = projection.residual_cross_product(S, factor.Q)
+    full = np.column_stack([np.ones(len(C)), C])
+    expected = S - full @ np.linalg.lstsq(full, S, rcond=None)[0]
+    np.testing.assert_allclose(residual, expected, atol=1e-9)
+    np.testing.assert_allclose(A, expected.T @ expected, rtol=1e-9, atol=1e-6)
+    assert (A == A.T).all()
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e-9, 0.0), (1e9, 0.0), (1.0, 1e6)])
+def test_units_of_covariates_do_not_matter(scale, shift):
+    C, names = covariates()
+    S = np.random.default_rng(1).normal(size=(len(C), 3))
+    plain = projection.factor_covariates(C, names, "table")
+    other = projection.factor_covariates(C * scale + shift, names, "table")
+    first, A = projection.residual_cross_product(S, plain.Q)
+    second, B = projection.residual_cross_product(S, other.Q)
+    np.testing.assert_allclose(second, first, atol=1e-9)
+    np.testing.assert_allclose(B, A, rtol=1e-9, atol=1e-9)
+
+
+def test_a_redundant_column_is_named_and_left_out():
+    C, names = covariates()
+    C = np.column_stack([C, C[:, 0] * 3 - C[:, 2] * 1e3 + 7])
+    factor = projection.factor_covariates(C, [*names, "sum"], "table")
+    assert factor.redundant == ["sum"]
+    assert factor.used == names
+    assert factor.Q.shape[1] == 5
+    without = projection.factor_covariates(C[:, :4], names, "table")
+    np.testing.assert_allclose(factor.Q, without.Q)
+
+
+def test_nearly_redundant_columns_are_kept():
+    C, names = covariates()
+    rng = np.random.default_rng(3)
+    C = np.column_stack([C, C[:, 0] + 1e-5 * rng.normal(size=len(C))])
+    factor = projection.factor_covariates(C, [*names, "close"], "table")
+    assert factor.redundant == []
+    np.testing.assert_allclose(factor.Q.T @ factor.Q, np.eye(6), atol=1e-12)
+
+
+def test_without_covariates_there_is_the_intercept():
+    factor = projection.factor_covariates(np.empty((9, 0)), [], "table")
+    np.testing.assert_allclose(factor.Q, np.full((9, 1), 1 / 3))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e12, 0.1])
+def test_a_constant_covariate_is_bad_input(value):
+    C, names = covariates()
+    C[:, 2] = value
+    with pytest.raises(InputError, match="covariate 'c2' is constant"):
+        projection.factor_covariates(C, names, "table")
+
+
+def test_fewer_subjects_than_covariates_is_bad_input():
+    rng = np.random.default_rng(0)
+    projection.factor_covariates(rng.normal(size=(8, 5)), list("abcde"), "table")
+    with pytest.raises(InputError, match="7 subjects are too few for 5 covariates"):
+        projection.factor_covariates(rng.normal(size=(7, 5)), list("abcde"), "table")
