@@ -218,7 +218,9 @@ KINDS: dict[str, Kind] = {
         {
             "Gamma": Dataset(("r", "r"), "f8", "genetic covariance of the LDRs"),
             "Sigma": Dataset(("r", "r"), "f8", "residual covariance of the LDRs"),
-            "s": Dataset(("r", "r"), "f8", "sum of q' H q over blocks, less its noise (5b)"),
+            "s": Dataset(
+                ("r", "r"), "f8", "sum of q' H q, less its noise, with what lies between blocks"
+            ),
             "bases": Dataset(("N", "r"), "f4", "functional bases"),
             "coordinates": Dataset(("N", "d"), "f8", "millimetres"),
             "block_Gamma": Dataset(
@@ -233,7 +235,7 @@ KINDS: dict[str, Kind] = {
             "m": "variants that enter R",
             "t_1": "trace of Omega R",
             "t_2": "trace of Omega R^2",
-            "t_4": "sum of tr(H_a H_b)",
+            "t_4": "sum of tr(H_a H_b), with what lies between blocks",
             "heritability_method": "'moments' or 'published'",
         },
     ),
@@ -268,16 +270,24 @@ KINDS: dict[str, Kind] = {
             "causal/effect_allele": Dataset(("l",), TEXT, "allele that the effect counts"),
             "causal/planted": Dataset(("l",), "i1", "1 planted locus, 0 polygenic background"),
             "causal/effect": Dataset(
-                ("l", "f"), "f8", "effect of a dosage on each column of F's factors"
+                ("l", "f"),
+                "f8",
+                "effect e of a dosage on the factors; e F' is that on voxels",
+            ),
+            "causal/dosage_variance": Dataset(("l",), "f8", "variance of the dosage in the study"),
+            "causal/trait_effect": Dataset(
+                ("l",), "f8", "effect of a dosage on the external trait (of variance one)"
             ),
             "trait_covariance": Dataset(
-                ("f",), "f8", "genetic covariance of each genetic factor with the external trait"
+                ("f",),
+                "f8",
+                "genetic covariance with the external trait: F c by voxel",
             ),
         },
         {
-            "n": "subjects",
+            "n": "subjects with complete data, over whom covariances are taken",
             "seed": "seed of the simulation",
-            "trait_heritability": "true heritability of the external trait",
+            "trait_heritability": "of the external trait, whose variance is one; 0 without",
         },
     ),
 }

@@ -1,0 +1,481 @@
+"""Heritability and genetic correlation by moments (method 5b); arrays in, arrays out.
+
+Scores û (m, c) have a row a variant and a column a phenotype; u_kj = β_kj √(a_k/n), so that
+they are linear in the phenotypes and E[û'Ωû] = γ t₂/m + κ t₁ for any fixed weight Ω = M M'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_ndtr
+
+from rvga.jackknife import jackknife_standard_error
+from rvga.ld import columns_for_share
+
+# Shares of the trace of the published estimator's pair, "LD" and "inverse".
+PUBLISHED_LD_SHARE = 0.98
+PUBLISHED_INVERSE_SHARE = 0.95
+
+
+def component_scores(beta: np.ndarray, a: np.ndarray, n: float) -> np.ndarray:
+    """Return û = β √(a/n), (m, r), from effects (m, r) and a = g'Pg (m,); method 5."""
+    return beta * np.sqrt(a / n)[:, None]
+
+
+def published_scores(z: np.ndarray, Sigma: np.ndarray, n: float) -> np.ndarray:
+    """Return û = z √Σ_jj / √n, (m, r), the published form (method 5)."""
+    return z * np.sqrt(np.diag(Sigma) / n)
+
+
+def trait_scores(z: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Return û = z / √(n + z²), (m,), of a trait of which only z is known (method 5)."""
+    return z / np.sqrt(n + z * z)
+
+
+@dataclass(frozen=True)
+class BlockMoments:
+    """What one block adds: û'Ωû (c, c), û'ΩRΩû (c, c) and the traces t₁, t₂, t₄."""
+
+    quadratic: np.ndarray
+    quartic: np.ndarray
+    t_1: float
+    t_2: float
+    t_4: float
+
+    def __add__(self, other: BlockMoments) -> BlockMoments:
+        return BlockMoments(
+            self.quadratic + other.quadratic,
+            self.quartic + other.quartic,
+            self.t_1 + other.t_1,
+            self.t_2 + other.t_2,
+            self.t_4 + other.t_4,
+        )
+
+
+def block_moments(
+    M: np.ndarray,
+    R_a: np.ndarray,
+    R_b: np.ndarray,
+    T: np.ndarray,
+    scores: np.ndarray,
+    n_a: int,
+    n_b: int,
+) -> BlockMoments:
+    """Return the sums of one block over the variants that have scores (method 5b).
+
+    Parameters
+    ----------
+    M : (m_b, k)
+    R_a, R_b, T : (m_b, m_b)
+        As in :class:`rvga.ld.LdBlock`.
+    scores : (m_b, c)
+        û; a row with any NaN is a variant that is missing: it is a zero row of D M.
+    n_a, n_b : int
+        People in the halves of panel 1.
+    """
+    kept = np.flatnonzero(np.isfinite(scores).all(axis=1))
+    square = np.ix_(kept, kept)
+    M = M[kept].astype(np.float64)
+    q = M.T @ scores[kept]
+    H_a = M.T @ (R_a[square].astype(np.float64) @ M)
+    H_b = M.T @ (R_b[square].astype(np.float64) @ M)
+    H_1 = (n_a * H_a + n_b * H_b) / (n_a + n_b)
+    return BlockMoments(
+        quadratic=q.T @ q,
+        quartic=q.T @ H_1 @ q,
+        t_1=float(np.trace(H_1)),
+        t_2=float(np.einsum("ik,ik->", T[square].astype(np.float64) @ M, M)),
+        t_4=float(np.einsum("kl,kl->", H_a, H_b)),
+    )
+
+
+def published_block_moments(
+    M: np.ndarray,
+    cumulated: np.ndarray,
+    R_a: np.ndarray,
+    R_b: np.ndarray,
+    scores: np.ndarray,
+    n_a: int,
+    n_b: int,
+    ld_share: float = PUBLISHED_LD_SHARE,
+    inverse_share: float = PUBLISHED_INVERSE_SHARE,
+) -> BlockMoments:
+    """Return û'MM'û and d_b = ‖L'M‖² of the published estimator (method 5).
+
+    L is the factor U Λ^½ of panel 1, decomposed here from its correlation matrix; the rows of
+    L and M of missing variants are dropped without decomposing again, as published. ``t_1``
+    and ``t_4`` are d_b; ``t_2`` is 0, because the published estimator has no such factor.
+    """
+    R_1 = (n_a * R_a.astype(np.float64) + n_b * R_b.astype(np.float64)) / (n_a + n_b)
+    eigenvalues, vectors = np.linalg.eigh(R_1)
+    eigenvalues, vectors = np.maximum(eigenvalues[::-1], 0.0), vectors[:, ::-1]
+    rank = columns_for_share(np.cumsum(eigenvalues) / eigenvalues.sum(), ld_share)
+    L = vectors[:, :rank] * np.sqrt(eigenvalues[:rank])
+    kept = np.isfinite(scores).all(axis=1)
+    M = M[kept, : columns_for_share(cumulated, inverse_share)].astype(np.float64)
+    q = M.T @ scores[kept]
+    product = L[kept].T @ M
+    d = float(np.einsum("ij,ij->", product, product))
+    quadratic = q.T @ q
+    return BlockMoments(quadratic, np.zeros_like(quadratic), d, 0.0, d)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Genetic covariance of c phenotypes, and what the errors of its functions need.
+
+    Attributes
+    ----------
+    Gamma : (c, c)
+        Γ̂ = scale (û'Ωû - t₁ κ).
+    kappa : (c, c)
+        Covariance of the scores' noise per unit of R: Σ/n; 0 between separate samples.
+    s : (c, c)
+        û'ΩRΩû - t₄ κ.
+    scale, t_1, t_4 : float
+        m/t₂ (1 as published), t₁ and t₄ (both d as published).
+    inverse_n : (c, c)
+        1/n of the sample that two phenotypes share; 0 between separate samples.
+    """
+
+    Gamma: np.ndarray
+    kappa: np.ndarray
+    s: np.ndarray
+    scale: float
+    t_1: float
+    t_4: float
+    inverse_n: np.ndarray
+
+    def project(self, rows: np.ndarray) -> Moments:
+        """Return the moments of the phenotypes rows @ components, (k, c) rows.
+
+        All components have to be of one sample (as those of a dataset are).
+        """
+        n_inverse = np.full((len(rows), len(rows)), self.inverse_n[0, 0])
+        forms = (rows @ matrix @ rows.T for matrix in (self.Gamma, self.kappa, self.s))
+        return Moments(*forms, self.scale, self.t_1, self.t_4, n_inverse)
+
+
+def combine(
+    total: BlockMoments,
+    kappa: np.ndarray,
+    inverse_n: np.ndarray,
+    m: float,
+    factors: tuple[float, float] = (1.0, 1.0),
+    *,
+    published: bool = False,
+) -> Moments:
+    """Return Γ̂ and what its errors need from the sums over all blocks (methods 5, 5b).
+
+    Parameters
+    ----------
+    total : BlockMoments
+        Sum over blocks.
+    kappa, inverse_n : (c, c)
+        As in :class:`Moments`.
+    m : float
+        Number of variants that enter R, those without scores included.
+    factors : (float, float)
+        By how much t₄ and s are larger with what lies between blocks
+        (:func:`rvga.ld.between_block_factors`); they enter the errors only.
+    published : bool
+        The published estimator: scale 1, s = Γ̂.
+
+    Raises
+    ------
+    ValueError
+        t₂ is not positive: the reference is too small or too noisy.
+    """
+    if published:
+        Gamma = total.quadratic - total.t_1 * kappa
+        return Moments(Gamma, kappa, Gamma, 1.0, total.t_1, total.t_4, inverse_n)
+    if not total.t_2 > 0:
+        raise ValueError(f"trace of Omega R^2 is {total.t_2:g}, not positive")
+    scale = m / total.t_2
+    Gamma = scale * (total.quadratic - total.t_1 * kappa)
+    s = factors[1] * (total.quartic - total.t_4 * kappa)
+    return Moments(Gamma, kappa, s, scale, total.t_1, factors[0] * total.t_4, inverse_n)
+
+
+def covariance_of_estimates(x: Moments, first: tuple[int, int], second: tuple[int, int]) -> float:
+    """Return Cov(γ̂_ab, γ̂_cd) given the effects (method 5b, generalised).
+
+    scale² [t₄ (κ_ac κ_bd + κ_ad κ_bc) + κ_ac s_bd + κ_ad s_bc + κ_bc s_ad + κ_bd s_ac]
+    + 2 (γ_ac γ_bd + γ_ad γ_bc) / n, the last because the sample's own genotypes vary too;
+    of it only the phenotypes' shared samples count. It is the covariance for phenotypes on
+    a fixed scale: dividing by the estimated variance turns + 4 h⁴/n of h² into - 2 h⁴/n.
+    """
+    (a, b), (c, d) = first, second
+    k, s, g, v = x.kappa, x.s, x.Gamma, x.inverse_n
+    noise = x.t_4 * (k[a, c] * k[b, d] + k[a, d] * k[b, c])
+    noise += k[a, c] * s[b, d] + k[a, d] * s[b, c] + k[b, c] * s[a, d] + k[b, d] * s[a, c]
+    genotypes = (v[a, c] + v[b, d]) * g[a, d] * g[b, c] + (v[a, d] + v[b, c]) * g[a, c] * g[b, d]
+    return float(x.scale**2 * noise + genotypes)
+
+
+def heritability(x: Moments, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return h² and its closed-form standard error for phenotypes rows @ components.
+
+    h² = b'Γ̂b / b'Σb and SE² = scale² (2 t₄/n² + 4 s/n) - 2 h⁴/n with s per unit of variance
+    (method 5b; method 5 has the same form with scale 1, t₄ = d, s = h²).
+
+    Parameters
+    ----------
+    x : Moments
+        Of the components of one sample.
+    rows : (N, c)
+
+    Returns
+    -------
+    h2, standard_error : (N,)
+        As estimated, whatever the range; NaN without variance or with a negative SE².
+    """
+    n = 1.0 / x.inverse_n[0, 0]
+    variance = n * np.einsum("vr,vr->v", rows @ x.kappa, rows)
+    genetic = np.einsum("vr,vr->v", rows @ x.Gamma, rows)
+    signal = np.einsum("vr,vr->v", rows @ x.s, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        positive = np.where(variance > 0, variance, np.nan)
+        h2, s = genetic / positive, signal / positive
+        square = x.scale**2 * (2 * x.t_4 / n**2 + 4 * s / n) - 2 * h2**2 / n
+        return h2, np.sqrt(square)
+
+
+def genetic_correlation(
+    x: Moments, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ρ and its standard error between two sets of phenotypes of one sample.
+
+    The error is the delta method on the covariance of γ̂_uv, γ̂_uu and γ̂_vv
+    (:func:`covariance_of_estimates`), written out for whole matrices.
+
+    Parameters
+    ----------
+    rows, columns : (I, c), (J, c)
+        Bases of the two sets.
+
+    Returns
+    -------
+    rho, standard_error : (I, J)
+        As estimated, whatever the range; NaN where a heritability is not positive.
+    """
+
+    def diagonal(matrix: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.einsum("vr,vr->v", b @ matrix, b)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        g_u, g_v = diagonal(x.Gamma, rows), diagonal(x.Gamma, columns)
+        unit_u = rows / np.sqrt(np.where(g_u > 0, g_u, np.nan))[:, None]
+        unit_v = columns / np.sqrt(np.where(g_v > 0, g_v, np.nan))[:, None]
+        rho = unit_u @ x.Gamma @ unit_v.T
+        k_uv = unit_u @ x.kappa @ unit_v.T
+        s_uv = unit_u @ x.s @ unit_v.T
+        k_uu, s_uu = (diagonal(a, unit_u)[:, None] for a in (x.kappa, x.s))
+        k_vv, s_vv = (diagonal(a, unit_v)[None, :] for a in (x.kappa, x.s))
+        square = _correlation_variance(
+            rho, (k_uu, k_vv, k_uv), (s_uu, s_vv, s_uv), x.scale, x.t_4, x.inverse_n[0, 0]
+        )
+        return rho, np.sqrt(square)
+
+
+def _correlation_variance(rho, kappa, s, scale, t_4, inverse_n):
+    """Return Var(ρ̂) from κ and s divided by the roots of γ_uu and γ_vv (one sample)."""
+    (k_uu, k_vv, k_uv), (s_uu, s_vv, s_uv) = kappa, s
+    between = t_4 * (k_uu * k_vv + k_uv**2) + k_uu * s_vv + k_vv * s_uu + 2 * k_uv * s_uv
+    first = 2 * t_4 * k_uu**2 + 4 * k_uu * s_uu
+    second = 2 * t_4 * k_vv**2 + 4 * k_vv * s_vv
+    both = 2 * t_4 * k_uv**2 + 4 * k_uv * s_uv
+    with_first = 2 * t_4 * k_uu * k_uv + 2 * k_uu * s_uv + 2 * k_uv * s_uu
+    with_second = 2 * t_4 * k_vv * k_uv + 2 * k_vv * s_uv + 2 * k_uv * s_vv
+    noise = between + rho**2 / 4 * (first + second + 2 * both) - rho * (with_first + with_second)
+    square = scale**2 * noise + 2 * (1 - rho**2) ** 2 * inverse_n
+    # It is 0 for a phenotype with itself, which rounding must not turn into a root of -1e-17.
+    return np.where(np.abs(square) < 1e-10 * scale**2 * np.abs(between), 0.0, square)
+
+
+def cross_trait_correlation(
+    x: Moments, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Return ρ of phenotypes with a trait of another sample, without people in common.
+
+    Parameters
+    ----------
+    x : Moments
+        Of the components and, last, the trait; κ and 1/n are 0 between the two samples.
+    rows : (N, c - 1)
+        Bases of the phenotypes.
+
+    Returns
+    -------
+    rho, standard_error : (N,)
+        As estimated; NaN where a heritability is not positive.
+    h2, h2_standard_error : float
+        Of the trait, over the same variants.
+    """
+    own = Moments(
+        x.Gamma[:-1, :-1], x.kappa[:-1, :-1], x.s[:-1, :-1], x.scale, x.t_1, x.t_4,
+        x.inverse_n[:-1, :-1],
+    )  # fmt: skip
+    trait = Moments(
+        x.Gamma[-1:, -1:], x.kappa[-1:, -1:], x.s[-1:, -1:], x.scale, x.t_1, x.t_4,
+        x.inverse_n[-1:, -1:],
+    )  # fmt: skip
+    h2, h2_error = heritability(trait, np.ones((1, 1)))
+    g_u, g_t = np.einsum("vr,vr->v", rows @ own.Gamma, rows), float(x.Gamma[-1, -1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = rows / np.sqrt(np.where(g_u > 0, g_u, np.nan))[:, None]
+        root = np.sqrt(g_t) if g_t > 0 else np.nan
+        rho = unit @ x.Gamma[:-1, -1] / root
+        s_ut = unit @ x.s[:-1, -1] / root
+        k_uu = np.einsum("vr,vr->v", unit @ own.kappa, unit)
+        s_uu = np.einsum("vr,vr->v", unit @ own.s, unit)
+        k_tt, s_tt = float(x.kappa[-1, -1]) / root**2, float(x.s[-1, -1]) / root**2
+        # The sampling of genotypes cancels in a ratio of two separate samples.
+        noise = x.t_4 * k_uu * k_tt + k_uu * s_tt + k_tt * s_uu
+        noise += rho**2 / 4 * (2 * x.t_4 * k_uu**2 + 4 * k_uu * s_uu)
+        noise += rho**2 / 4 * (2 * x.t_4 * k_tt**2 + 4 * k_tt * s_tt)
+        noise -= rho * (2 * k_uu * s_ut + 2 * k_tt * s_ut)
+        standard_error = np.sqrt(x.scale**2 * noise)
+    return rho, standard_error, float(h2[0]), float(h2_error[0])
+
+
+def leave_one_out_Gamma(
+    quadratic: np.ndarray, t_1: np.ndarray, t_2: np.ndarray, kappa: np.ndarray, m: float
+) -> np.ndarray:
+    """Return Γ̂ without each group of blocks, (g, c, c), for the jackknife.
+
+    Parameters
+    ----------
+    quadratic : (g, c, c)
+        û'Ωû by group.
+    t_1, t_2 : (g,)
+        Traces by group; all ``t_2`` zero is the published estimator, which has no scale.
+    kappa : (c, c)
+    m : float
+        Variants that enter R; the same for every left-out group, because a left-out group is
+        one that has no weight, not one that has no effects.
+    """
+    rest = quadratic.sum(axis=0) - quadratic
+    rest_t_1 = t_1.sum() - t_1
+    rest_t_2 = t_2.sum() - t_2
+    scale = m / rest_t_2 if np.any(t_2) else np.ones(len(t_1))
+    return scale[:, None, None] * (rest - rest_t_1[:, None, None] * kappa)
+
+
+def heritability_jackknife(Gammas: np.ndarray, Sigma: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the delete-one-group standard error of h², (N,), from Γ̂ without each group."""
+    variance = np.einsum("vr,vr->v", rows @ Sigma, rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.stack([np.einsum("vr,vr->v", rows @ G, rows) / variance for G in Gammas])
+    return jackknife_standard_error(values)
+
+
+def genetic_correlation_jackknife(
+    Gammas: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Return the delete-one-group standard error of ρ, (I, J); NaN where a γ̂ is not positive."""
+
+    def one(G: np.ndarray) -> np.ndarray:
+        g_u = np.einsum("vr,vr->v", rows @ G, rows)
+        g_v = np.einsum("vr,vr->v", columns @ G, columns)
+        scale = np.sqrt(np.where(g_u > 0, g_u, np.nan))[:, None] * np.sqrt(
+            np.where(g_v > 0, g_v, np.nan)
+        )
+        return (rows @ G @ columns.T) / scale
+
+    return jackknife_standard_error(np.stack([one(G) for G in Gammas]))
+
+
+def neg_log_10_p_normal(estimate: np.ndarray, error: np.ndarray, sides: int) -> np.ndarray:
+    """Return -log10 p of a normal test of 0, from the tail function directly.
+
+    Parameters
+    ----------
+    estimate, error : arrays of one shape
+    sides : 1 or 2
+        One-sided tests against values above 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.asarray(estimate) / np.where(np.asarray(error) > 0, error, np.nan)
+    tail = log_ndtr(-np.abs(z)) + np.log(2.0) if sides == 2 else log_ndtr(-z)
+    return -tail / np.log(10.0)
+
+
+def heritability_reasons(h2: np.ndarray, standard_error: np.ndarray) -> np.ndarray:
+    """Return why each h² is not shown, '' where it is (object array)."""
+    reasons = np.full(np.shape(h2), "", dtype=object)
+    for condition, reason in (
+        (standard_error > 1, "standard error above 1"),
+        (~np.isfinite(standard_error), "standard error not defined"),
+        (h2 > 1, "heritability above 1"),
+        (h2 < 0, "heritability below 0"),
+        (~np.isfinite(h2), "no variance"),
+    ):
+        reasons[condition] = reason
+    return reasons
+
+
+def correlation_reasons(rho: np.ndarray, standard_error: np.ndarray) -> np.ndarray:
+    """Return why each ρ is not shown, '' where it is (object array)."""
+    reasons = np.full(np.shape(rho), "", dtype=object)
+    # A correlation with itself may exceed 1 by rounding.
+    for condition, reason in (
+        (standard_error > 1, "standard error above 1"),
+        (~np.isfinite(standard_error), "standard error not defined"),
+        (np.abs(rho) > 1 + 1e-9, "correlation beyond 1"),
+        (~np.isfinite(rho), "heritability not above 0"),
+    ):
+        reasons[condition] = reason
+    return reasons
+
+
+def region_bases(bases: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted labels other than 0 and the mean basis row of each.
+
+    Parameters
+    ----------
+    bases : (N, r)
+    labels : (N,) int
+        0 is no region.
+
+    Returns
+    -------
+    region : (k,) int
+    rows : (k, r)
+    """
+    region = np.unique(labels[labels != 0])
+    rows = np.stack([bases[labels == label].mean(axis=0) for label in region])
+    return region, rows
+
+
+def default_parcels(coordinates: np.ndarray, number: int = 24, rounds: int = 50) -> np.ndarray:
+    """Return labels 1 … k of compact parcels by k-means of the coordinates, (N,).
+
+    Deterministic: the first centre is the voxel nearest the middle, each next one the voxel
+    farthest from all centres; parcels are numbered by their centre, last axis first.
+    """
+    points = np.asarray(coordinates, dtype=float)
+    number = min(number, len(np.unique(points, axis=0)))
+    centres = [points[np.argmin(((points - points.mean(axis=0)) ** 2).sum(axis=1))]]
+    distance = ((points - centres[0]) ** 2).sum(axis=1)
+    while len(centres) < number:
+        centres.append(points[np.argmax(distance)])
+        distance = np.minimum(distance, ((points - centres[-1]) ** 2).sum(axis=1))
+    centre = np.stack(centres)
+    label = np.full(len(points), -1)
+    for _ in range(rounds):
+        squares = ((points[:, None, :] - centre[None, :, :]) ** 2).sum(axis=2)
+        nearest = np.argmin(squares, axis=1)
+        if np.array_equal(nearest, label):
+            break
+        label = nearest
+        for k in range(number):
+            if np.any(label == k):
+                centre[k] = points[label == k].mean(axis=0)
+    used = np.unique(label)
+    order = used[np.lexsort(centre[used].T)]
+    rank = np.zeros(number, dtype=np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    return rank[label]

@@ -1,0 +1,394 @@
+"""LD references as files: panels of genotypes in, blocks of an LD reference out."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pandas as pd
+
+from rvga.chromosomes import CHROMOSOMES, RANK, normalise_chromosome
+from rvga.errors import InputError
+from rvga.formats import Envelope, Writer, open_file
+from rvga.genotypes import open_genotypes
+from rvga.ld import LdBlock, between_block_factors, columns_for_share, pack_lower, unpack_lower
+from rvga.sumstats import match_variants
+
+VARIANT_FIELDS = (
+    "chromosome",
+    "base_pair_location",
+    "variant_id",
+    "effect_allele",
+    "other_allele",
+    "effect_allele_frequency",
+)
+
+
+class Panel:
+    """One panel's genotypes on one chromosome, over any number of files of the same people.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    people : (n,) array of str
+        IIDs, sorted by bytes, so that the order in the files does not matter.
+    variants : DataFrame
+        Variants of the chromosome, sorted by position and alleles.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mains: Sequence[Path],
+        variants: Sequence[Path],
+        samples: Sequence[Path],
+        chromosome: str,
+    ):
+        self.name = name
+        for what, files in (("variants", variants), ("samples", samples)):
+            if files and len(files) != len(mains):
+                raise InputError(
+                    f"{name}: {len(mains)} genotype files but {len(files)} files of {what}; "
+                    "give one each, in the same order"
+                )
+        self._open = contextlib.ExitStack()
+        try:
+            self._files = [
+                self._open.enter_context(
+                    open_genotypes(
+                        main,
+                        variants[i] if variants else None,
+                        samples[i] if samples else None,
+                        subject_id="IID",
+                    )
+                )
+                for i, main in enumerate(mains)
+            ]
+            self.people = np.array(sorted(self._files[0].subject), dtype=object)
+            for file, main in zip(self._files, mains, strict=True):
+                self._check_people(file.subject, main, mains[0])
+            self._rows = [file.subject_index(self.people) for file in self._files]
+            self.variants = self._table(chromosome)
+        except BaseException:
+            self._open.close()
+            raise
+
+    def _check_people(self, people: np.ndarray, main: Path, first: Path) -> None:
+        different = sorted(set(people) ^ set(self.people))
+        if different:
+            raise InputError(
+                f"{main}: {len(different)} people are in only one of this file and {first.name}, "
+                f"the first is '{different[0]}'; all files of {self.name} must have the same people"
+            )
+
+    def _table(self, chromosome: str) -> pd.DataFrame:
+        tables = []
+        for number, file in enumerate(self._files):
+            table = file.variants
+            table = table[table["chromosome"] == chromosome]
+            tables.append(table.assign(file=number, index=table.index.to_numpy()))
+        return pd.concat(tables, ignore_index=True).sort_values(
+            ["base_pair_location", "effect_allele", "other_allele", "file", "index"],
+            ignore_index=True,
+        )
+
+    def dosages(self, rows: np.ndarray) -> np.ndarray:
+        """Return dosages (len(rows), n) of rows of :attr:`variants`, NaN where missing."""
+        file = self.variants["file"].to_numpy()[rows]
+        index = self.variants["index"].to_numpy()[rows]
+        if len(self._files) == 1:
+            return self._files[0].dosages(index, self._rows[0])
+        block = np.empty((len(rows), len(self.people)), dtype=np.float32)
+        for number in np.unique(file):
+            here = np.flatnonzero(file == number)
+            block[here] = self._files[number].dosages(index[here], self._rows[number])
+        return block
+
+    def __enter__(self) -> Panel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+
+def people_hash(people: Sequence[str]) -> str:
+    """Return the identity of a set of people: 16 hex digits of the SHA-256 of sorted ids."""
+    return hashlib.sha256("\n".join(sorted(people)).encode()).hexdigest()[:16]
+
+
+def require_disjoint(first: Panel, second: Panel) -> None:
+    """Refuse two panels that have people in common.
+
+    Raises
+    ------
+    InputError
+        With the number of common people and three of their ids.
+    """
+    common = sorted(set(first.people) & set(second.people))
+    if common:
+        raise InputError(
+            f"{first.name} and {second.name} have {len(common)} people in common "
+            f"({', '.join(common[:3])}{', …' if len(common) > 3 else ''}); the LD reference needs "
+            "two panels of different people: remove them from one panel"
+        )
+
+
+def shared_variants(
+    first: Panel, second: Panel, chromosome: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, int]]:
+    """Match two panels by position and alleles.
+
+    Returns
+    -------
+    rows_1, rows_2 : (m,) int64
+        Rows of the panels' variant tables, in genome order.
+    flipped : (m,) bool
+        Where panel 2 counts the other allele.
+    counts : dict
+        Variants by reason.
+
+    Raises
+    ------
+    InputError
+        Both panels have variants on the chromosome, but none in common.
+    """
+    row, sign, repeated = match_variants(first.variants, second.variants)
+    hit = np.flatnonzero(row >= 0)
+    counts = {
+        "in_panel_1": len(first.variants),
+        "in_panel_2": len(second.variants),
+        "in_both": len(hit),
+        "alleles_swapped": int((sign[hit] < 0).sum()),
+        "repeated_in_panel_2": repeated,
+    }
+    if len(hit) == 0 and len(first.variants) and len(second.variants):
+        raise InputError(
+            f"{first.name} and {second.name} share no variant on chromosome {chromosome} by "
+            f"position and alleles (first positions: {_example(first)} and {_example(second)}); "
+            "are they of the same genome build?"
+        )
+    return hit, row[hit], sign[hit] < 0, counts
+
+
+def _example(panel: Panel) -> str:
+    one = panel.variants.iloc[0]
+    return f"{one.base_pair_location} {one.effect_allele}/{one.other_allele}"
+
+
+def read_block_borders(path: Path, chromosome: str) -> np.ndarray:
+    """Return (k, 2) starts and ends of LD blocks of a chromosome from a BED file, sorted.
+
+    A variant at position x is in a block when start < x <= end (BED counts from 0).
+
+    Raises
+    ------
+    InputError
+        A line is not three columns with a start below its end, or blocks overlap.
+    """
+    borders = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        words = line.split()
+        header = number == 1 and len(words) >= 2 and not words[1].isdigit()
+        if not words or line.startswith(("#", "track", "browser")) or header:
+            continue
+        if len(words) < 3 or not (words[1].isdigit() and words[2].isdigit()):
+            raise InputError(
+                f"{path}: line {number} is not 'chromosome start end'; give a BED file"
+            )
+        start, end = int(words[1]), int(words[2])
+        if end <= start:
+            raise InputError(f"{path}: line {number}: the end {end} is not after the start {start}")
+        if normalise_chromosome(words[0], f"{path}: line {number}") == chromosome:
+            borders.append((start, end))
+    borders.sort()
+    for (_, end), (start, _) in itertools.pairwise(borders):
+        if start < end:
+            raise InputError(
+                f"{path}: LD blocks overlap on chromosome {chromosome} at {start}-{end}; "
+                "make them disjoint"
+            )
+    return np.array(borders, dtype=np.int64).reshape(-1, 2)
+
+
+def add_variants(writer: Writer, variants: pd.DataFrame) -> None:
+    """Write the variant table (:data:`VARIANT_FIELDS`, chromosomes as text) of an LD file."""
+    rank = variants["chromosome"].map(RANK).to_numpy(dtype=np.int8)
+    writer.add("variants/chromosome", rank)
+    for name in VARIANT_FIELDS[1:]:
+        writer.add(f"variants/{name}", variants[name].to_numpy())
+
+
+class BlockWriter:
+    """Fills the block datasets of an LD file, whose sizes need not be known beforehand."""
+
+    def __init__(self, writer: Writer):
+        self._writer = writer
+        self._starts, self._chromosomes, self._ranks = [0], [], []
+        # Growing datasets have chunks; about 1 MiB each.
+        for name in ("M", "share", "R_a", "R_b", "T"):
+            writer.reserve(name, (0,), maxshape=(None,), chunks=(1 << 18,))
+
+    def add(self, block: LdBlock, chromosome: int) -> None:
+        """Append one block; ``chromosome`` by number (X 23, Y 24, MT 25)."""
+        for name in ("R_a", "R_b", "T"):
+            self._append(name, pack_lower(getattr(block, name)))
+        self._append("M", block.M.ravel())
+        self._append("share", block.share)
+        self._starts.append(self._starts[-1] + len(block.M))
+        self._ranks.append(block.M.shape[1])
+        self._chromosomes.append(chromosome)
+
+    def finish(self) -> None:
+        """Write the index of the blocks."""
+        self._writer.add("block_start", np.array(self._starts, dtype=np.int64))
+        self._writer.add("block_rank", np.array(self._ranks, dtype=np.int64))
+        self._writer.add("block_chromosome", np.array(self._chromosomes, dtype=np.int8))
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        dataset = self._writer[name]
+        size = len(dataset)
+        dataset.resize((size + len(values),))
+        dataset[size:] = values
+
+
+class LdReference:
+    """An LD reference that is open for reading; a context manager.
+
+    Attributes
+    ----------
+    m, n_blocks, n_a, n_b, n_2 : int
+    ld_share : float
+        Share of the trace that M keeps.
+    block_start : (b + 1,) int64
+    variants : DataFrame
+        :data:`VARIANT_FIELDS`, chromosomes as text.
+    """
+
+    def __init__(self, envelope: Envelope):
+        self.envelope = envelope
+        self.path = envelope.path
+        self.digest = envelope.digest
+        self.n_a = int(envelope.attributes["n_a"])
+        self.n_b = int(envelope.attributes["n_b"])
+        self.n_2 = int(envelope.attributes["n_2"])
+        self.ld_share = float(envelope.attributes["ld_share"])
+        self.block_start = envelope.array("block_start").astype(np.int64)
+        self.block_chromosome = envelope.array("block_chromosome")
+        self.block_rank = envelope.array("block_rank").astype(np.int64)
+        sizes = np.diff(self.block_start)
+        self.m, self.n_blocks = int(self.block_start[-1]), len(sizes)
+        self._triangle = np.concatenate([[0], np.cumsum(sizes * (sizes + 1) // 2)])
+        self._M = np.concatenate([[0], np.cumsum(sizes * self.block_rank)])
+        self._share = np.concatenate([[0], np.cumsum(self.block_rank)])
+        for name, size in (
+            ("M", self._M[-1]), ("share", self._share[-1]), ("T", self._triangle[-1]),
+            ("variants/chromosome", self.m),
+        ):  # fmt: skip
+            if len(envelope[name]) != size:
+                raise InputError(
+                    f"{self.path}: dataset '{name}' has {len(envelope[name])} values, its blocks "
+                    f"need {size}: the file is damaged"
+                )
+        self._variants: pd.DataFrame | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> LdReference:
+        """Open a file of kind 'ld'.
+
+        Raises
+        ------
+        InputError
+            It is absent, damaged or another kind of file.
+        """
+        envelope = open_file(path, "ld")
+        try:
+            return cls(envelope)
+        except BaseException:
+            envelope.close()
+            raise
+
+    @property
+    def variants(self) -> pd.DataFrame:
+        """The variant table, read once."""
+        if self._variants is None:
+            columns = {name: self.envelope.array(f"variants/{name}") for name in VARIANT_FIELDS}
+            names = np.array(("", *CHROMOSOMES), dtype=object)
+            columns["chromosome"] = names[columns["chromosome"]]
+            self._variants = pd.DataFrame(columns)
+        return self._variants
+
+    def block(self, i: int, share: float | None = None) -> LdBlock:
+        """Return block i, its M at a smaller share of the trace if asked."""
+        size = int(self.block_start[i + 1] - self.block_start[i])
+        rank = int(self.block_rank[i])
+        M = self.envelope["M"][self._M[i] : self._M[i + 1]].reshape(size, rank)
+        cumulated = self.envelope["share"][self._share[i] : self._share[i + 1]]
+        if share is not None:
+            rank = columns_for_share(cumulated, share)
+        packed = slice(self._triangle[i], self._triangle[i + 1])
+        return LdBlock(
+            M[:, :rank],
+            cumulated[:rank],
+            *(unpack_lower(self.envelope[name][packed], size) for name in ("R_a", "R_b", "T")),
+        )
+
+    def blocks(self, share: float | None = None) -> Iterator[tuple[int, int, LdBlock]]:
+        """Yield (first variant, one past the last, block) in genome order."""
+        for i in range(self.n_blocks):
+            yield int(self.block_start[i]), int(self.block_start[i + 1]), self.block(i, share)
+
+    def factors(self) -> tuple[float, float]:
+        """Return :func:`rvga.ld.between_block_factors` of the reference."""
+        return between_block_factors(self.envelope["error_traces"][...])
+
+    def block_bytes(self) -> int:
+        """Return the size in memory of the largest block, in bytes."""
+        sizes = np.diff(self.block_start)
+        return int((4 * (3 * sizes**2 + sizes * self.block_rank)).max()) if len(sizes) else 0
+
+    def close(self) -> None:
+        """Close the file."""
+        self.envelope.close()
+
+    def __enter__(self) -> LdReference:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def concatenate(references: Sequence[LdReference], writer: Writer) -> None:
+    """Write the blocks of several references, in the order given, into a file of kind 'ld'."""
+    step = 1 << 24
+    for name in ("M", "share", "R_a", "R_b", "T"):
+        total = sum(len(reference.envelope[name]) for reference in references)
+        target = writer.reserve(name, (total,))
+        at = 0
+        for reference in references:
+            source = reference.envelope[name]
+            for first in range(0, len(source), step):
+                piece = source[first : first + step]
+                target[at : at + len(piece)] = piece
+                at += len(piece)
+    offsets = np.concatenate([[0], np.cumsum([reference.m for reference in references])])
+    starts = [
+        reference.block_start[1:] + offset
+        for reference, offset in zip(references, offsets, strict=False)
+    ]
+    writer.add("block_start", np.concatenate([[0], *starts]))
+    traces = [reference.envelope["error_traces"][...] for reference in references]
+    writer.add("error_traces", np.concatenate(traces))
+    writer.add("block_rank", np.concatenate([r.block_rank for r in references]))
+    writer.add("block_chromosome", np.concatenate([r.block_chromosome for r in references]))
+    add_variants(writer, pd.concat([r.variants for r in references], ignore_index=True))

@@ -1,0 +1,950 @@
+"""The report: numbers, tables and pictures of a study as one HTML page that works offline.
+
+A page is a list of sections, a section a list of blocks; the template knows blocks only, and
+escapes all text. Every function ``*_section`` takes what its section shows and nothing else,
+and says why when there is nothing to show.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from rvga import figures
+from rvga.figures import Picture, Space
+
+DOI = "10.1038/s41467-026-69816-z"
+MOST_LEAD_MAPS = 12
+MOST_TABLE_ROWS = 200
+MOST_REGIONS = 60
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# Shown in the appendix only when they are plain numbers or text; lists may hold subjects' ids.
+_SCALARS = (str, int, float, bool)
+
+
+# --- blocks -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph that says what was not run, or what to beware of."""
+
+    text: str
+    kind: str = "note"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture and its caption; pictures of one :class:`Row` stand side by side."""
+
+    picture: Picture
+    caption: str
+    kind: str = "plot"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side: three in a row, or two ``wide`` ones."""
+
+    plots: Sequence[Plot]
+    wide: bool = False
+    kind: str = "row"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; ``numeric`` columns are set to the right and sorted as numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    numeric: frozenset[int] = frozenset()
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Large numbers with what they are, and an optional remark."""
+
+    facts: Sequence[tuple[str, str, str]]
+    kind: str = "facts"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Steps of the flow of subjects: (step, in, out, lost, reason, share that is left)."""
+
+    steps: Sequence[tuple[str, str, str, str, str, float]]
+    caption: str
+    kind: str = "flow"
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of lines."""
+
+    items: Sequence[str]
+    kind: str = "items"
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The methods paragraph, from its own template with these numbers."""
+
+    values: Mapping[str, Any]
+    kind: str = "methods"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page."""
+
+    id: str
+    title: str
+    blocks: Sequence[Any] = field(default_factory=list)
+
+
+# --- numbers as text ------------------------------------------------------------------------
+
+
+def count(value: Any) -> str:
+    """Return a whole number with separated thousands; a dash for None or NaN."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)) or value is pd.NA:
+        return "–"
+    return f"{int(value):,}"
+
+
+def decimal(value: Any, digits: int = 3) -> str:
+    """Return a number with so many significant digits; a dash for None or NaN."""
+    if value is None or value is pd.NA or not math.isfinite(float(value)):
+        return "–"
+    text = f"{float(value):.{digits}g}"
+    if "e" not in text:
+        return text.replace("-", "−")
+    mantissa, exponent = text.split("e")
+    return f"{mantissa}\u00a0×\u00a010{str(int(exponent)).translate(_SUPERSCRIPT)}".replace(
+        "-", "−"
+    )
+
+
+def p_value(neg_log_10_p: Any) -> str:
+    """Return p as text from −log10 p, however small it is."""
+    if neg_log_10_p is None or not math.isfinite(float(neg_log_10_p)):
+        return "–"
+    if neg_log_10_p < 3:
+        return f"{10.0 ** -float(neg_log_10_p):.3g}"
+    exponent = math.floor(-float(neg_log_10_p))
+    mantissa = 10.0 ** (-float(neg_log_10_p) - exponent)
+    if f"{mantissa:.1f}" == "10.0":
+        mantissa, exponent = 1.0, exponent + 1
+    return f"{mantissa:.1f}\u00a0×\u00a010{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def text_of(value: Any) -> str:
+    """Return any scalar as text; a dash for what is missing."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return str(value)
+
+
+# --- summaries of the stages ----------------------------------------------------------------
+
+
+class Summaries:
+    """The stages' summaries ``{stage, numbers, warnings}``, grouped by stage."""
+
+    def __init__(self, summaries: Iterable[Mapping[str, Any]]):
+        self._by_stage: dict[str, list[Mapping[str, Any]]] = {}
+        for summary in sorted(summaries, key=lambda item: str(item["stage"])):
+            self._by_stage.setdefault(summary["stage"], []).append(summary)
+
+    def ran(self, stage: str) -> bool:
+        """Tell whether the stage left a summary."""
+        return stage in self._by_stage
+
+    def all(self, stage: str) -> list[Mapping[str, Any]]:
+        """Return the numbers of each task of a stage."""
+        return [summary["numbers"] for summary in self._by_stage.get(stage, [])]
+
+    def one(self, stage: str) -> Mapping[str, Any]:
+        """Return the numbers of a stage of one task; empty when it did not run."""
+        found = self.all(stage)
+        return found[0] if found else {}
+
+    def warnings(self) -> list[tuple[str, str, int]]:
+        """Return (stage, warning, number of tasks that gave it), by stage."""
+        counted: dict[tuple[str, str], int] = {}
+        for stage, summaries in self._by_stage.items():
+            for summary in summaries:
+                for warning in summary["warnings"]:
+                    counted[stage, warning] = counted.get((stage, warning), 0) + 1
+        return [(stage, text, number) for (stage, text), number in counted.items()]
+
+    def scalars(self) -> list[tuple[str, str, str]]:
+        """Return (stage, name, value) of the plain numbers of stages of one task."""
+        rows = []
+        for stage, summaries in self._by_stage.items():
+            if len(summaries) > 1:
+                rows.append((stage, "tasks", str(len(summaries))))
+                continue
+            for name, value in sorted(summaries[0]["numbers"].items()):
+                if isinstance(value, _SCALARS):
+                    shown = value
+                    if isinstance(value, float):
+                        shown = decimal(value, 6)
+                    rows.append((stage, name, str(shown)))
+        return rows
+
+
+# --- sections -------------------------------------------------------------------------------
+
+
+def not_run(id: str, title: str, reason: str) -> Section:
+    """Return a section that says why there is nothing in it."""
+    return Section(id, title, [Note(f"Not run: {reason}.")])
+
+
+def glance_section(facts: Sequence[tuple[str, str, str]], warnings: int) -> Section:
+    """Return the study at a glance: (number, name, remark) and a pointer to the warnings."""
+    blocks: list[Any] = [Facts(facts)]
+    if warnings:
+        plural = "s" if warnings > 1 else ""
+        blocks.append(Note(f"{warnings} warning{plural}: see the section Warnings."))
+    return Section("glance", "Study at a glance", blocks)
+
+
+def flow_section(flow: Sequence[Mapping[str, Any]], voxels: Mapping[str, Any]) -> Section:
+    """Return the flow of subjects, from steps {step, n_in, n_out, reason}, and of voxels."""
+    most = max((int(step["n_in"]) for step in flow), default=0) or 1
+    steps = [
+        (
+            str(step["step"]),
+            count(step["n_in"]),
+            count(step["n_out"]),
+            count(int(step["n_in"]) - int(step["n_out"])),
+            str(step.get("reason") or ""),
+            100.0 * int(step["n_out"]) / most,
+        )
+        for step in flow
+    ]
+    blocks: list[Any] = [
+        Flow(
+            steps,
+            "Flow of subjects. One complete-case sample is fixed before the representation and "
+            "used in every later step.",
+        )
+    ]
+    if "n_voxels_mask" in voxels:
+        dropped = [
+            f"{count(voxels[key])} {why}"
+            for key, why in (
+                ("n_voxels_dropped_coverage", "with too few finite values"),
+                ("n_voxels_dropped_constant", "without variation"),
+            )
+            if voxels.get(key)
+        ]
+        lost = f" Left out: {', '.join(dropped)}." if dropped else ""
+        blocks.append(
+            Text(
+                f"{count(voxels['n_voxels'])} of the mask's {count(voxels['n_voxels_mask'])} "
+                f"voxels are analysed.{lost}"
+            )
+        )
+    return Section("flow", "Flow of subjects", blocks)
+
+
+def representation_section(
+    eigenvalues: np.ndarray,
+    total_variance: float,
+    components: int,
+    bandwidth: float | None,
+    candidates: tuple[np.ndarray, np.ndarray] | None,
+    quality: tuple[np.ndarray, np.ndarray] | None,
+    n_eff: float,
+) -> Section:
+    """Return scree, bandwidth curve and reconstruction quality.
+
+    ``bandwidth`` of 0 is no smoothing, None unknown; ``candidates`` are (bandwidths, scores)
+    and ``quality`` (numbers of components, correlations), None when not known.
+    """
+    used = f"The first {components} components are used"
+    known = math.isfinite(total_variance)
+    if known:
+        share = float(np.sum(eigenvalues[:components]) / total_variance)
+        used += f"; they hold {100 * share:.1f} % of the variance of the smoothed images"
+    plots = [
+        Plot(
+            figures.scree(eigenvalues, total_variance, components),
+            "Eigenvalues of the smoothed, centred images"
+            + (" (blue) and the cumulated share of the variance (orange). " if known else ". ")
+            + f"{used}.",
+        )
+    ]
+    blocks: list[Any] = []
+    if candidates is not None and np.any(np.isfinite(candidates[1])):
+        skipped = int(np.sum(~np.isfinite(candidates[1])))
+        plots.append(
+            Plot(
+                figures.bandwidth_curve(*candidates, chosen=bandwidth or 0.0),
+                "Generalized cross-validation (GCV) score of each bandwidth tried; the one used "
+                f"({decimal(bandwidth)} mm) is marked."
+                + (f" Dotted: {skipped} skipped." if skipped else ""),
+            )
+        )
+    elif bandwidth is not None:
+        blocks.append(
+            Text(
+                f"The bandwidth of {decimal(bandwidth)} mm was given; none was searched for."
+                if bandwidth
+                else "The images were not smoothed."
+            )
+        )
+    if quality is not None:
+        plots.append(
+            Plot(
+                figures.reconstruction_quality(*quality),
+                "Mean correlation, over subjects, of the raw image and its reconstruction from the "
+                f"first components; {decimal(quality[1][-1])} with {count(quality[0][-1])}.",
+            )
+        )
+    else:
+        blocks.append(
+            Note("Reconstruction quality is not shown: the run did not start from images.")
+        )
+    blocks.insert(0, Row(plots))
+    blocks.append(
+        Text(
+            f"Effective number of independent voxels: {decimal(n_eff, 4)} "
+            "(squared sum of the eigenvalues over the sum of their squares)."
+        )
+    )
+    return Section("representation", "Representation of the images", blocks)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the scan of all voxels found, thinned for drawing.
+
+    Attributes
+    ----------
+    thinner : GenomeThinner
+        Image-wide −log10 p over the genome.
+    image_wide, omnibus : QuantileSketch
+        Distributions of −log10 p.
+    n_variants, n_significant : int
+        Variants read, and those beyond the image-wide level.
+    significance : str
+        ``image_wide`` or ``published``.
+    level, critical_z, n_eff : float
+        Significance level of the study, critical |z|, effective number of voxels.
+    threshold : float
+        −log10 image-wide p of the critical |z|.
+    """
+
+    thinner: figures.GenomeThinner
+    image_wide: figures.QuantileSketch
+    omnibus: figures.QuantileSketch
+    n_variants: int
+    n_significant: int
+    significance: str
+    level: float
+    critical_z: float
+    n_eff: float
+    threshold: float
+
+
+def association_section(
+    scan: Scan,
+    loci: pd.DataFrame | None,
+    counts: Mapping[str, Mapping[str, Any]],
+    tail: Mapping[str, Any],
+) -> Section:
+    """Return Manhattan, QQ and the counts of variants; ``tail`` are IMAGE_TAIL's numbers."""
+    leads = []
+    if loci is not None:
+        leads = [
+            (chromosome, int(position), float(height), str(name))
+            for chromosome, position, height, name in zip(
+                loci["chromosome"],
+                loci["base_pair_location"],
+                loci["neg_log_10_p_image_wide"],
+                loci["lead_variant_id"],
+                strict=True,
+            )
+            if math.isfinite(height)
+        ]
+    points = scan.thinner.points()
+    shown = sum(len(where) for where, _ in points.values())
+    rule = (
+        f"p = {decimal(scan.level)} image-wide"
+        if scan.significance == "image_wide"
+        else f"{decimal(scan.level)} / N_eff at a voxel (the published rule)"
+    )
+    blocks: list[Any] = [
+        Text(
+            f"{count(scan.n_significant)} of {count(scan.n_variants)} variants are significant: "
+            f"their largest |z| over the image is beyond {scan.critical_z:.2f} ({rule})."
+            + (
+                f" The image counts as {decimal(tail['effective_tests'])} independent tests at "
+                f"that level; the published rule would take |z| > "
+                f"{tail['critical_z_published']:.2f}."
+                if tail and scan.significance == "image_wide"
+                else ""
+            )
+        ),
+        Plot(
+            figures.manhattan(points, scan.thinner.extents, scan.threshold, leads),
+            "Manhattan plot over the whole image: for each variant the image-wide p of its largest "
+            f"|z| over all voxels. Dashed: the critical value ({rule}); orange: variants beyond "
+            "it. Lead variants of the loci are named"
+            + (" (the 20 with the smallest p)" if len(leads) > 20 else "")
+            + f". {count(shown)} of {count(scan.n_variants)} points are drawn: all beyond the "
+            "critical value, and one a pixel below it.",
+        ),
+        Plot(
+            figures.qq({"image-wide": scan.image_wide, "omnibus": scan.omnibus}),
+            "Observed against expected −log₁₀ p over the variants. Left: image-wide p of the "
+            "largest |z|; right: omnibus test over all components "
+            f"(genomic-control factor {decimal(scan.omnibus.inflation())}). Grey: pointwise 95 % "
+            "band for independent variants; linkage disequilibrium widens it.",
+        ),
+    ]
+    if counts:
+        blocks.append(counts_table(counts))
+    return Section("association", "Association", blocks)
+
+
+def counts_table(counts: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return variants read and left out, by reason, by chromosome."""
+    reasons: dict[str, str] = {}
+    for entry in counts.values():
+        for group in ("dropped", "missing"):
+            for reason in entry.get(group, {}):
+                reasons.setdefault(reason, group)
+    names = sorted(reasons, key=lambda reason: (reasons[reason], reason))
+    rows, totals = [], [0] * (2 + len(names))
+    for chromosome, entry in counts.items():
+        numbers = [int(entry["read"]), int(entry["written"])] + [
+            int(entry.get(reasons[reason], {}).get(reason, 0)) for reason in names
+        ]
+        totals = [total + number for total, number in zip(totals, numbers, strict=True)]
+        rows.append([chromosome, *map(count, numbers)])
+    if len(rows) > 1:
+        rows.append(["all", *map(count, totals)])
+    headings = [
+        ("dropped: " if reasons[name] == "dropped" else "kept without estimate: ")
+        + name.replace("_", " ")
+        for name in names
+    ]
+    return Table(
+        ["chromosome", "read", "in the dataset", *headings],
+        rows,
+        "Variants read, kept in the dataset, and left out by reason.",
+        frozenset(range(1, 3 + len(names))),
+    )
+
+
+def _background(space: Space) -> str:
+    return f" Background: {space.background_name}." if space.background_name else ""
+
+
+def maps_section(
+    space: Space,
+    voxels: pd.DataFrame | None,
+    lead_maps: Sequence[tuple[pd.Series, np.ndarray]],
+    n_loci: int,
+) -> Section:
+    """Return the map of the number of significant variants and the z maps of lead variants.
+
+    ``lead_maps`` holds a row of the loci table and the z map (N,) of its lead variant, in the
+    order to be shown.
+    """
+    blocks: list[Any] = []
+    if voxels is not None:
+        number = voxels["n_significant_variants"].to_numpy(dtype=float)
+        if np.any(number > 0):
+            blocks.append(
+                Plot(
+                    figures.brain_slices(number, space, "significant variants"),
+                    "Number of significant variants by voxel; voxels without any are transparent "
+                    f"({count(np.sum(number > 0))} of {count(len(number))} have one or more)."
+                    + _background(space),
+                )
+            )
+        else:
+            blocks.append(Text("No voxel has a significant variant."))
+    if lead_maps:
+        if len(lead_maps) < n_loci:
+            blocks.append(
+                Text(
+                    f"Maps of the {len(lead_maps)} loci with the smallest image-wide p of "
+                    f"{count(n_loci)}; all of them are in the maps folder of the results."
+                )
+            )
+        plots = []
+        for row, z in lead_maps:
+            at = [row["x_mm"], row["y_mm"], row["z_mm"]]
+            place = ", ".join(decimal(value, 4) for value in at)
+            plots.append(
+                Plot(
+                    figures.brain_planes(z, space, "z", at),
+                    f"Locus {row['locus']}, {row['lead_variant_id']} ({row['chromosome']}:"
+                    f"{count(row['base_pair_location'])}, effect allele {row['effect_allele']}): "
+                    f"z of every voxel; planes through its largest |z| ({decimal(row['z'])}) at "
+                    f"({place}) mm.",
+                )
+            )
+        blocks.append(Row(plots, wide=True))
+    if not blocks:
+        blocks.append(Text("No locus is significant, so there is no map to show."))
+    return Section("maps", "Brain maps of association", blocks)
+
+
+def loci_section(loci: pd.DataFrame) -> Section:
+    """Return the table of loci, novel ones flagged."""
+    if not len(loci):
+        return Section("loci", "Loci", [Text("No locus is significant.")])
+    known = loci["novel"].notna().any()
+    rows = []
+    for _, row in loci.head(MOST_TABLE_ROWS).iterrows():
+        novel = text_of(row["novel"]) if known else "–"
+        associations = row["known_associations"]
+        if isinstance(associations, str) and associations:
+            novel = f"{novel} ({associations})"
+        rows.append(
+            [
+                count(row["locus"]),
+                str(row["chromosome"]),
+                f"{count(row['start'])}–{count(row['end'])}",
+                str(row["lead_variant_id"]),
+                count(row["base_pair_location"]),
+                f"{row['effect_allele']}/{row['other_allele']}",
+                decimal(row["effect_allele_frequency"]),
+                ", ".join(decimal(row[name], 4) for name in ("x_mm", "y_mm", "z_mm")),
+                decimal(row["beta"]),
+                decimal(row["standard_error"]),
+                decimal(row["z"]),
+                p_value(row["neg_log_10_p_image_wide"]),
+                count(row["n_significant_voxels"]),
+                count(row["n_significant_variants"]),
+                count(row["n_clumps"]),
+                novel,
+            ]
+        )
+    caption = (
+        "Loci in genome order. Alleles: effect/other; β, SE and z at the voxel of the largest |z|; "
+        "β in image units per effect allele."
+    )
+    if len(loci) > MOST_TABLE_ROWS:
+        caption += f" The first {MOST_TABLE_ROWS} of {count(len(loci))}; all are in loci.tsv."
+    blocks: list[Any] = []
+    if known:
+        novel = int((loci["novel"] == "yes").sum())
+        blocks.append(
+            Text(
+                f"{loci_of(len(loci))}, {count(novel)} of them novel (without any of the known "
+                "associations given)."
+            )
+        )
+    else:
+        blocks.append(
+            Text(f"{loci_of(len(loci))}. Novelty is not known: no known associations were given.")
+        )
+    blocks.append(
+        Table(
+            [
+                "locus",
+                "chr",
+                "bounds (bp)",
+                "lead variant",
+                "position",
+                "alleles",
+                "frequency",
+                "lead voxel (mm)",
+                "β",
+                "SE",
+                "z",
+                "image-wide p",
+                "voxels",
+                "variants",
+                "clumps",
+                "novel",
+            ],
+            rows,
+            caption,
+            frozenset({0, 4, 6, 8, 9, 10, 11, 12, 13, 14}),
+        )
+    )
+    return Section("loci", "Loci", blocks)
+
+
+def _region(label: str) -> str:
+    return f"region {label}" if label.isdigit() else label
+
+
+def loci_of(number: int) -> str:
+    """Return ``1 locus``, ``2 loci`` …"""
+    return f"{count(number)} loc{'us' if number == 1 else 'i'}"
+
+
+def _reasons(frame: pd.DataFrame) -> str:
+    reasons = frame["reason"].dropna()
+    if not len(reasons):
+        return "No estimate is out of range."
+    parts = ", ".join(f"{count(number)} {name}" for name, number in reasons.value_counts().items())
+    return (
+        f"{count(len(reasons))} of {count(len(frame))} estimates are not shown ({parts}); their "
+        "raw values stand in the table and enter every mean and test."
+    )
+
+
+def heritability_section(
+    space: Space,
+    heritability: pd.DataFrame,
+    regions: pd.DataFrame | None,
+    numbers: Mapping[str, Any],
+) -> Section:
+    """Return map, histogram and regions of heritability."""
+    raw = heritability["heritability_raw"].to_numpy(dtype=float)
+    shown = heritability["heritability"].to_numpy(dtype=float)
+    error = heritability["standard_error_raw"].to_numpy(dtype=float)
+    finite = raw[np.isfinite(raw)]
+    median = float(np.median(finite)) if len(finite) else float("nan")
+    blocks: list[Any] = [
+        Text(
+            f"Heritability of the denoised image: median {decimal(median)} over "
+            f"{count(len(finite))} voxels, median standard error "
+            f"{decimal(np.nanmedian(error) if np.any(np.isfinite(error)) else None)}. "
+            f"{_reasons(heritability)}"
+        )
+    ]
+    if numbers:
+        blocks.append(
+            Text(
+                f"{count(numbers['n_used_variants'])} variants "
+                f"({100 * numbers['share_of_reference']:.1f} % of the LD reference's) in "
+                f"{count(numbers['n_blocks_used'])} LD blocks enter the estimate. "
+                f"{count(numbers['n_significant_voxels_fdr_5_percent'])} of "
+                f"{count(numbers['n_voxels'])} voxels are heritable at a false-discovery rate of "
+                "5 %."
+            )
+        )
+    if np.any(shown > 0):
+        blocks.append(
+            Plot(
+                figures.brain_slices(shown, space, "h²"),
+                "Heritability by voxel; values out of range are transparent." + _background(space),
+            )
+        )
+    plots = []
+    if len(finite):
+        plots.append(
+            Plot(
+                figures.histogram(raw, "h² (raw estimate)", mean=median, mean_label="median"),
+                "Raw estimates over the voxels, those out of range included.",
+            )
+        )
+    if regions is not None and len(regions):
+        value = regions["heritability_raw"].to_numpy(dtype=float)
+        order = np.argsort(-np.nan_to_num(value, nan=-np.inf), kind="stable")[:MOST_REGIONS]
+        part = regions.iloc[np.sort(order)]
+        cut = (
+            f" The {MOST_REGIONS} highest of {count(len(regions))}."
+            if len(regions) > MOST_REGIONS
+            else ""
+        )
+        plots.append(
+            Plot(
+                figures.intervals(
+                    [_region(name) for name in part["region"]],
+                    part["heritability_raw"].to_numpy(dtype=float),
+                    part["standard_error_raw"].to_numpy(dtype=float),
+                    "h² of the region's mean image",
+                ),
+                "Heritability of the mean image of each region, with 95 % intervals (raw "
+                f"estimates).{cut} {_reasons(regions)}",
+            )
+        )
+    if plots:
+        blocks.append(Row(plots))
+    return Section("heritability", "Heritability", blocks)
+
+
+def square_of(pairs: pd.DataFrame, column: str) -> tuple[list[str], np.ndarray]:
+    """Return labels and the symmetric matrix (k, k) of a column of the pair table."""
+    labels = list(dict.fromkeys([*pairs["region_1"], *pairs["region_2"]]))
+    number = {label: index for index, label in enumerate(labels)}
+    matrix = np.full((len(labels), len(labels)), np.nan)
+    row = pairs["region_1"].map(number).to_numpy()
+    column_number = pairs["region_2"].map(number).to_numpy()
+    matrix[row, column_number] = pairs[column]
+    matrix[column_number, row] = pairs[column]
+    return labels, matrix
+
+
+def correlation_section(
+    pairs: pd.DataFrame | None, sampled: np.ndarray | None, n_voxels: int
+) -> Section:
+    """Return heat maps of genetic correlation: between regions, and between sampled voxels.
+
+    ``sampled`` (k, k) holds genetic correlations between voxels taken evenly from the mask.
+    """
+    maps: list[Plot] = []
+    scatter: list[Plot] = []
+    if pairs is not None and len(pairs):
+        labels, matrix = square_of(pairs, "genetic_correlation")
+        np.fill_diagonal(matrix, 1.0)
+        _, evidence = square_of(pairs, "neg_log_10_p_value")
+        different = pairs[pairs["region_1"] != pairs["region_2"]]
+        needed = -math.log10(0.05 / max(1, len(different)))
+        marked = np.nan_to_num(evidence, nan=0.0) > needed
+        np.fill_diagonal(marked, False)
+        _, phenotypic = square_of(pairs, "phenotypic_correlation")
+        np.fill_diagonal(phenotypic, 1.0)
+        maps.append(
+            Plot(
+                figures.correlation_heat_map(
+                    matrix, [_region(name) for name in labels], "genetic correlation", marked
+                ),
+                f"Genetic correlation between {count(len(labels))} regions (mean images) in "
+                f"clustered order; dots: p < 0.05 / {count(len(different))} pairs; grey: not "
+                f"shown. {_reasons(different)}",
+            )
+        )
+        below = np.tril_indices(len(labels), -1)
+        if len(labels) > 2:
+            x, y = phenotypic[below], matrix[below]
+            if np.any(np.isfinite(x) & np.isfinite(y)):
+                scatter.append(
+                    Plot(
+                        figures.agreement(x, y, "phenotypic correlation", "genetic correlation"),
+                        "Genetic against phenotypic correlation of the pairs of regions.",
+                    )
+                )
+    if sampled is not None and len(sampled) > 1:
+        missing = int(np.isnan(sampled[np.tril_indices(len(sampled), -1)]).sum())
+        maps.append(
+            Plot(
+                figures.correlation_heat_map(sampled, None, "genetic correlation"),
+                f"Genetic correlation between {count(len(sampled))} of {count(n_voxels)} voxels, "
+                "taken evenly from the mask, in clustered order; grey: out of range "
+                f"({count(missing)} pairs).",
+            )
+        )
+    blocks: list[Any] = [Row(maps)] if maps else []
+    blocks += scatter
+    return Section("correlation", "Genetic correlation within the image", blocks)
+
+
+def _trait_numbers(entry: Mapping[str, Any] | None) -> list[str]:
+    if entry is None:
+        return ["–"] * 5
+    return [
+        count(entry["n_trait"]),
+        count(entry["n_rows"]),
+        f"{count(entry['n_shared_variants'])} of {count(entry['n_reference_variants'])}",
+        decimal(entry["heritability_trait_raw"]),
+        decimal(entry["standard_error_trait_raw"]),
+    ]
+
+
+def cross_trait_section(
+    space: Space, traits: Mapping[str, pd.DataFrame], numbers: Mapping[str, Mapping[str, Any]]
+) -> Section:
+    """Return the table of external traits and a map of each.
+
+    ``numbers`` holds the summary numbers of each trait.
+    """
+    rows, plots = [], []
+    for trait, frame in traits.items():
+        shown = frame["genetic_correlation"].to_numpy(dtype=float)
+        raw = frame["genetic_correlation_raw"].to_numpy(dtype=float)
+        evidence = frame["neg_log_10_p_value"].to_numpy(dtype=float)
+        rows.append(
+            [
+                trait,
+                decimal(np.median(raw[np.isfinite(raw)]) if np.any(np.isfinite(raw)) else None),
+                count(np.sum(evidence > -math.log10(0.05 / max(1, len(frame))))),
+                count(frame["reason"].notna().sum()),
+                *_trait_numbers(numbers.get(trait)),
+            ]
+        )
+        if np.any(np.isfinite(shown) & (shown != 0)):
+            plots.append(
+                Plot(
+                    figures.brain_slices(shown, space, "genetic correlation", diverging=True),
+                    f"Genetic correlation of each voxel with {trait}. {_reasons(frame)}"
+                    + _background(space),
+                )
+            )
+    table = Table(
+        [
+            "trait",
+            "median ρ",
+            "voxels p < 0.05/N",
+            "not shown",
+            "n",
+            "rows read",
+            "variants shared",
+            "h² of the trait",
+            "its SE",
+        ],
+        rows,
+        "External traits. Median of the raw estimates; voxels that pass a Bonferroni rule over all "
+        "N voxels; estimates not shown because out of range.",
+        frozenset(range(1, 9)),
+    )
+    return Section("cross_trait", "Genetic correlation with other traits", [table, *plots])
+
+
+def _agreement_table(comparison: pd.DataFrame) -> Table:
+    """Return the rows ``what: measure`` of the comparison as a table of what by measure."""
+    measures: dict[str, str] = {}
+    cells: dict[str, dict[str, str]] = {}
+    for row in comparison.itertuples():
+        what, _, measure = row.quantity.partition(": ")
+        if measure.endswith("compared"):
+            cells.setdefault(what, {})["compared"] = f"{row.value} {measure[: -len(' compared')]}"
+            measures["compared"] = "compared"
+            continue
+        measures[measure] = measure
+        text = row.value.replace("-", "−").replace("NA", "–")
+        if _blank(row.goal):
+            text += f" (goal {row.goal}: {_blank(row.reached) or 'not known'})"
+        cells.setdefault(what, {})[measure] = text
+    return Table(
+        ["estimate", *measures],
+        [[what, *(entry.get(name, "") for name in measures)] for what, entry in cells.items()],
+        "Estimates (raw values) against the truth.",
+        frozenset(range(1, 1 + len(measures))),
+    )
+
+
+def truth_section(
+    comparison: pd.DataFrame, planted: pd.DataFrame, plots: Sequence[Plot]
+) -> Section:
+    """Return the comparison of a simulated study with its truth."""
+    single = comparison[~comparison["quantity"].str.contains(": ")]
+    many = comparison[comparison["quantity"].str.contains(": ")]
+    blocks: list[Any] = [
+        Text(
+            "This study is simulated. The estimand is the denoised image, so the truth is "
+            "projected on the run's own components; the truth of the raw voxels stands beside it. "
+            "Neighbouring voxels are alike, so shares over voxels rest on few independent numbers."
+        ),
+        Table(
+            ["quantity", "value", "goal", "reached"],
+            [
+                [row.quantity, row.value, _blank(row.goal), _blank(row.reached)]
+                for row in single.itertuples()
+            ],
+            "Loci against the truth. They are told true from false by distance alone (500 kb): "
+            "linkage disequilibrium with the causal variants is not known here.",
+            frozenset({1}),
+        ),
+        Table(
+            ["planted variant", "chr", "position", "power", "found", "locus"],
+            [
+                [
+                    row.variant_id,
+                    row.chromosome,
+                    count(row.base_pair_location),
+                    decimal(row.power),
+                    row.found,
+                    count(row.locus),
+                ]
+                for row in planted.itertuples()
+            ],
+            "Planted variants. Power: probability that |z| at the voxel with the largest "
+            "non-centrality is beyond the critical value. Found: the variant is significant itself "
+            "and lies in a locus.",
+            frozenset({2, 3, 5}),
+        ),
+    ]
+    if not len(single):
+        del blocks[1:3]
+    if len(many):
+        blocks.append(_agreement_table(many))
+    if plots:
+        blocks.append(Row(list(plots)))
+    return Section("truth", "Comparison with the truth", blocks)
+
+
+def _blank(value: Any) -> str:
+    return "" if value is None or value is pd.NA or value != value or value == "NA" else str(value)
+
+
+def methods_section(values: Mapping[str, Any]) -> Section:
+    """Return the methods paragraph with the run's own numbers."""
+    return Section("methods", "Methods", [Methods({"doi": DOI, **values})])
+
+
+def parameters_section(parameters: Mapping[str, Any]) -> Section:
+    """Return the parameters of the run; those not given are left out and counted."""
+    given = {
+        name: value for name, value in sorted(parameters.items()) if value not in (None, "", [])
+    }
+    rows = [
+        [name, value if isinstance(value, str) else repr(value)] for name, value in given.items()
+    ]
+    left = len(parameters) - len(given)
+    caption = f"Parameters of the run; not given: {left}." if left else ""
+    return Section("parameters", "Parameters", [Table(["parameter", "value"], rows, caption)])
+
+
+def stages_section(summaries: Summaries) -> Section:
+    """Return the plain numbers that the stages left."""
+    return Section(
+        "stages",
+        "Numbers of the stages",
+        [Table(["stage", "quantity", "value"], summaries.scalars(), "", frozenset({2}))],
+    )
+
+
+def versions_section(versions: pd.DataFrame) -> Section:
+    """Return the table of software versions."""
+    rows = [[row.software, row.version] for row in versions.itertuples()]
+    return Section("versions", "Software", [Table(["software", "version"], rows)])
+
+
+def warnings_section(warnings: Sequence[tuple[str, str, int]]) -> Section:
+    """Return the warnings of all stages."""
+    if not warnings:
+        return Section("warnings", "Warnings", [Text("No stage gave a warning.")])
+    lines = [
+        f"{stage}: {text}" + (f" ({number} tasks)" if number > 1 else "")
+        for stage, text, number in warnings
+    ]
+    return Section("warnings", "Warnings", [Items(lines)])
+
+
+# --- the page -------------------------------------------------------------------------------
+
+
+def render(title: str, version: str, sections: Sequence[Section]) -> str:
+    """Return the page: one HTML text with everything in it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=count, decimal=decimal)
+    template = environment.get_template("report.html.j2")
+    return template.render(title=title, version=version, sections=list(sections), doi=DOI) + "\n"
