@@ -71,7 +71,7 @@ lint-nextflow: .engine/lint/bin/nextflow
 	NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/lint/home" .engine/lint/bin/nextflow lint $(NEXTFLOW_SOURCES)
 
 test: setup lint
-	$(RUN) .venv/bin/python -m pytest --numprocesses 2 --dist loadgroup tests
+	$(RUN) .venv/bin/python -m pytest --numprocesses 2 --dist loadfile tests
 	@if command -v nf-test >/dev/null; then $(RUN) nf-test test; \
 	 else echo "nf-test is not on PATH: the *.nf.test files were not run; pytest drove the same pipeline"; fi
 

@@ -1,0 +1,538 @@
+#!/usr/bin/env python3
+"""Join the parts of the scan, clump significant variants by LD and merge clumps to loci."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rvga import cli, formats, loci, significance, tables
+from rvga.chromosomes import CHROMOSOMES, RANK
+from rvga.dataset import MinimalDataset
+from rvga.errors import InputError
+from rvga.genotypes import Genotypes, open_genotypes
+from rvga.geometry import write_map
+from rvga.known_loci import KnownLoci, read_known_loci
+
+STAGE = "find_loci"
+BLOCK_ROWS = 65_536
+GENOTYPE_BLOCK = 512
+IN_MEMORY_BYTES = 1 << 28
+FEW_PEOPLE = 100
+MEDIAN_CHI_SQUARE = 0.454936423119572
+KEYS = ["chromosome", "base_pair_location", "variant_id", "effect_allele", "other_allele"]
+
+
+def parser():
+    """Return the option parser."""
+    result = cli.make_parser(__doc__)
+    add = result.add_argument
+    add("--hits", type=Path, nargs="+", required=True, help="tables of variants, all parts")
+    add("--voxels", type=Path, nargs="+", required=True, help="tables of voxels, all parts")
+    add("--dataset", type=Path, required=True, help="minimal dataset")
+    add("--tail", type=Path, required=True, help="image-wide tail of the same dataset")
+    add("--genotypes", type=Path, nargs="*", default=[], help="genotype files for LD")
+    add("--variants", type=Path, nargs="*", default=[], help="their .pvar or .bim files")
+    add("--samples", type=Path, nargs="*", default=[], help="their .psam or .fam files")
+    add("--subjects", type=Path, help="subjects file: LD in these people; else in everyone")
+    add("--subject-id", choices=("IID", "FID_IID"), default="IID", help="form of the subject ids")
+    add("--clump-r2", type=cli.number_between(0, 1), default=0.1, help="least LD within a clump")
+    add(
+        "--clump-kb",
+        type=cli.number_between(0, 1e6),
+        default=250.0,
+        help="kilobases on either side of a lead variant",
+    )
+    add("--known-loci", type=Path, help="table of known associations, for novelty")
+    add("--out-variants", type=Path, required=True, help="all variants (.tsv.gz)")
+    add("--out-voxels", type=Path, required=True, help="all voxels (.tsv)")
+    add("--out-loci", type=Path, required=True, help="loci (.tsv)")
+    add("--out-lead-variants", type=Path, required=True, help="lead variants of clumps (.tsv)")
+    add("--out-maps", type=Path, required=True, help="folder for maps (NIfTI)")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage."""
+    args = parser().parse_args(argv)
+    warnings: list[str] = []
+    with contextlib.ExitStack() as stack:
+        # One thread of BLAS: the last digit of an r2 must not depend on the machine's load.
+        stack.enter_context(cli.threads(1))
+        dataset = stack.enter_context(MinimalDataset.open(args.dataset))
+        stored = stack.enter_context(formats.open_file(args.tail, "tail"))
+        stored.require_made_from("dataset", dataset)
+        tail = significance.Tail.of(stored)
+        subjects = study_subjects(args.subjects, dataset)
+        known = None
+        if args.known_loci is not None:
+            cli.require_file(args.known_loci, "known associations")
+            known = read_known_loci(args.known_loci)
+            note_build(known, dataset, args.known_loci, warnings)
+        voxels = join_voxels(args.voxels, dataset)
+
+        # The table of variants appears only if all that follows succeeds.
+        writer = stack.enter_context(tables.table_writer(args.out_variants, "variants"))
+        joined = join_hits(args.hits, dataset, tail, writer)
+        if int(voxels["n_significant_variants"].sum()) != joined.n_pairs:
+            raise InputError(
+                f"{args.voxels[0].name}: the tables of voxels count "
+                f"{int(voxels['n_significant_variants'].sum())} significant pairs, the tables of "
+                f"variants {joined.n_pairs}: they are not of the same parts; give all parts of "
+                "one scan, each once"
+            )
+        hits = joined.significant
+        rank = hits["chromosome"].map(RANK).to_numpy(dtype=np.int64)
+        position = hits["base_pair_location"].to_numpy(dtype=np.int64)
+        order = loci.priority(
+            hits["neg_log_10_p_image_wide"].to_numpy(dtype=float), np.abs(hits["z"]).to_numpy()
+        )
+        if args.genotypes:
+            ld, n_people, n_unmatched = linkage(args, hits, subjects, stack)
+            note_linkage(n_people, n_unmatched, len(hits), warnings)
+        else:
+            ld, n_people, n_unmatched = None, 0, len(hits)
+            cli.warn("no genotypes were given: variants are clumped by distance alone", warnings)
+        clumps = loci.clump(
+            rank, position, order, ld, clump_r2=args.clump_r2, clump_kb=args.clump_kb
+        )
+        merged = loci.merge_clumps(rank, clumps)
+        places = np.empty(len(order), dtype=np.int64)
+        places[order] = np.arange(len(order))
+        lead_frame = lead_variants(hits, clumps, merged)
+        locus_frame, lead_rows = locus_table(hits, clumps, merged, places, known, dataset)
+
+        tables.write_table(voxels, args.out_voxels, "voxels")
+        tables.write_table(lead_frame, args.out_lead_variants, "lead_variants")
+        write_maps(args.out_maps, voxels, locus_frame, lead_rows, dataset)
+        tables.write_table(locus_frame, args.out_loci, "loci")
+
+    n_novel = None if known is None else int((locus_frame["novel"] == "yes").sum())
+    numbers = {
+        "m": dataset.m,
+        "N": dataset.N,
+        "n_missing": joined.n_missing,
+        "n_significant_variants": len(hits),
+        "n_significant_voxels": int((voxels["n_significant_variants"] > 0).sum()),
+        "n_significant_pairs": joined.n_pairs,
+        "n_clumps": len(clumps.index),
+        "n_loci": len(locus_frame),
+        "n_novel_loci": n_novel,
+        "n_known_associations": None if known is None else len(known.chromosome),
+        "clump_r2": args.clump_r2,
+        "clump_kb": args.clump_kb,
+        "ld_source": "genotypes" if args.genotypes else "distance",
+        "n_ld_subjects": n_people,
+        "n_without_ld": n_unmatched,
+        "significance": tail.significance,
+        "significance_level": tail.significance_level,
+        "critical_z": tail.critical_z,
+        "n_eff": tail.n_eff,
+        "lambda_gc_omnibus": joined.omnibus.lambda_gc(),
+        "lambda_gc_image_wide": joined.image_wide.lambda_gc(),
+    }
+    cli.report(
+        f"{len(hits)} significant variants in {len(clumps.index)} clumps and "
+        f"{len(locus_frame)} loci"
+    )
+    cli.write_summary(args.summary, STAGE, numbers, warnings)
+
+
+class MedianOf:
+    """The median of many −log10 p in little memory, by counts in narrow bins."""
+
+    _EDGES = np.linspace(0.0, 2.0, 20_001)
+
+    def __init__(self):
+        self._counts = np.zeros(len(self._EDGES), dtype=np.int64)
+
+    def add(self, values: np.ndarray) -> None:
+        """Take in values; missing ones are left out."""
+        values = values[np.isfinite(values)]
+        bins = np.searchsorted(self._EDGES, values, side="right") - 1
+        self._counts += np.bincount(np.maximum(bins, 0), minlength=len(self._counts))
+
+    def lambda_gc(self) -> float | None:
+        """Return the median chi-square with one degree of freedom over that under the null.
+
+        None where there is no value, or where the median p is capped at 1.
+        """
+        total = self._counts.sum()
+        if not total:
+            return None
+        cumulated = np.cumsum(self._counts)
+        k = int(np.searchsorted(cumulated, total / 2))
+        if k >= len(self._EDGES) - 1:
+            median = float(self._EDGES[-1])
+        else:
+            before = cumulated[k] - self._counts[k]
+            share = (total / 2 - before) / self._counts[k]
+            median = float(self._EDGES[k] + share * (self._EDGES[k + 1] - self._EDGES[k]))
+        chi_square = float(significance.normal_from_neg_log_10_p(median)) ** 2
+        return chi_square / MEDIAN_CHI_SQUARE if self._counts[0] < total / 2 else None
+
+
+@dataclass(frozen=True)
+class JoinedHits:
+    """What the parts of the scan add up to; ``significant`` has a column ``row`` (dataset row)."""
+
+    significant: pd.DataFrame
+    n_missing: int
+    n_pairs: int
+    omnibus: MedianOf
+    image_wide: MedianOf
+
+
+def join_hits(
+    paths: Sequence[Path],
+    dataset: MinimalDataset,
+    tail: significance.Tail,
+    writer: tables.TableWriter,
+) -> JoinedHits:
+    """Copy the parts to one table in genome order; keep the significant variants.
+
+    Raises
+    ------
+    InputError
+        A part is absent, doubled, of another dataset or of another tail.
+    """
+    order = sorted((place, str(path), path) for path in paths for place in places_of(path, dataset))
+    at = n_missing = n_pairs = 0
+    omnibus, image_wide = MedianOf(), MedianOf()
+    significant = []
+    for place, _, path in order:
+        if place != at:
+            what = "twice" if place < at else f"with variants {at + 1} to {place} missing"
+            raise InputError(
+                f"{path}: the parts of the scan do not join: this part comes {what}; "
+                "give all parts of one scan, each once"
+            )
+        for frame, lines in tables.read_table_blocks(path, "variants", BLOCK_ROWS):
+            stop = at + len(frame)
+            if stop > dataset.m or not same_variants(frame, dataset.variant_block(at, stop)):
+                raise InputError(
+                    f"{path}: holds other variants than {dataset.path.name} from its variant "
+                    f"{at + 1} on: they are of different runs; scan this dataset again"
+                )
+            require_tail(frame, path, dataset, tail)
+            writer.add_lines(lines)
+            counts = frame["n_significant_voxels"].to_numpy(dtype=float)
+            chosen = frame[counts > 0]
+            significant.append(chosen.assign(row=at + np.flatnonzero(counts > 0)))
+            n_missing += int(np.isnan(counts).sum())
+            n_pairs += int(np.nansum(counts))
+            omnibus.add(frame["neg_log_10_p_omnibus"].to_numpy(dtype=float))
+            image_wide.add(frame["neg_log_10_p_image_wide"].to_numpy(dtype=float))
+            at = stop
+    if at != dataset.m:
+        raise InputError(
+            f"{paths[0]}: the {len(paths)} parts hold {at} variants, {dataset.path.name} has "
+            f"{dataset.m}: a part of the scan is missing; give all parts"
+        )
+    columns = [*tables.TABLES["variants"], "row"]
+    kept = [part for part in significant if len(part)]
+    frame = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=columns)
+    return JoinedHits(frame, n_missing, n_pairs, omnibus, image_wide)
+
+
+def places_of(path: Path, dataset: MinimalDataset) -> list[int]:
+    """Return the dataset's row of a part's first variant (one number; none if it has no rows)."""
+    for frame, _ in tables.read_table_blocks(path, "variants", 1):
+        first = frame.iloc[:1].reset_index(drop=True)
+        chromosome, position = first.at[0, "chromosome"], first.at[0, "base_pair_location"]
+        if chromosome in RANK and np.isfinite(position) and position >= 0:
+            view = dataset.region(chromosome, int(position), int(position))
+            for row in range(view.first, view.stop):
+                if same_variants(first, dataset.variant_block(row, row + 1)):
+                    return [row]
+        raise InputError(
+            f"{path}: its first variant '{first.at[0, 'variant_id']}' is not in "
+            f"{dataset.path.name}: they are of different runs; scan this dataset again"
+        )
+    return []
+
+
+def same_variants(frame: pd.DataFrame, expected: pd.DataFrame) -> bool:
+    """Tell whether two tables list the same variants in the same order."""
+    return all(
+        np.array_equal(
+            frame[key].fillna("NA").astype(str).to_numpy(dtype=object),
+            expected[key].astype(str).to_numpy(dtype=object),
+        )
+        for key in KEYS
+    )
+
+
+def require_tail(
+    frame: pd.DataFrame, path: Path, dataset: MinimalDataset, tail: significance.Tail
+) -> None:
+    """Refuse hits whose image-wide p are not those of the tail."""
+    some = frame[["z", "neg_log_10_p_image_wide", "n_significant_voxels"]].dropna()
+    z = np.abs(significance.t_to_normal(some["z"].to_numpy(dtype=float), dataset.nu))
+    expected = significance.image_wide_neg_log_10_p(z, tail)
+    given = some["neg_log_10_p_image_wide"].to_numpy(dtype=float)
+    found = some["n_significant_voxels"].to_numpy(dtype=float) > 0
+    # The scan decides in single precision, so values at the very edge may fall either way.
+    beyond = z > tail.critical_z
+    differ = (found != beyond) & (np.abs(z - tail.critical_z) > 1e-4 * (1 + z))
+    if differ.any() or not np.allclose(given, expected, rtol=1e-5, atol=1e-5):
+        raise InputError(
+            f"{path}: its image-wide p are not those of the tail given: they are of different "
+            "runs or options; scan the voxels again with this tail"
+        )
+
+
+def join_voxels(paths: Sequence[Path], dataset: MinimalDataset) -> pd.DataFrame:
+    """Return one table of voxels: sums of counts, largest of the largest |z|."""
+    result: pd.DataFrame | None = None
+    for path in paths:
+        frame = tables.read_table(path, "voxels")
+        if len(frame) != dataset.N or not np.array_equal(
+            frame["voxel"].to_numpy(), np.arange(dataset.N)
+        ):
+            raise InputError(
+                f"{path}: has {len(frame)} voxels, {dataset.path.name} has {dataset.N}: they are "
+                "of different runs; scan this dataset again"
+            )
+        if result is None:
+            result = frame[list(tables.TABLES["voxels"])].copy()
+            continue
+        result["n_significant_variants"] += frame["n_significant_variants"]
+        result["largest_abs_z"] = np.fmax(result["largest_abs_z"], frame["largest_abs_z"])
+    return result
+
+
+def study_subjects(path: Path | None, dataset: MinimalDataset) -> list[str] | None:
+    """Return the people of the study, or None for everyone in the genotype files."""
+    if path is None:
+        return None
+    with formats.open_file(path, "subjects") as file:
+        if file.attributes["sample_hash"] != dataset.attributes["sample_hash"]:
+            raise InputError(
+                f"{path}: its people are not those of {dataset.path.name}: they are of different "
+                "runs; give the subjects file of the same run"
+            )
+        return list(file.array("subject"))
+
+
+def note_build(known: KnownLoci, dataset: MinimalDataset, path: Path, warnings: list[str]) -> None:
+    """Warn of positions that may be on another build, or that are missing."""
+    build = dataset.attributes["genome_build"]
+    if known.catalog and build != "GRCh38":
+        cli.warn(
+            f"{path.name} is a GWAS Catalog export, with positions on GRCh38, but the dataset is "
+            f"on {build or 'an unknown build'}: novelty is not to be trusted",
+            warnings,
+        )
+    if known.n_without_position:
+        cli.warn(
+            f"{path.name}: {known.n_without_position} rows without a single position are left out",
+            warnings,
+        )
+
+
+def note_linkage(n_people: int, n_unmatched: int, n: int, warnings: list[str]) -> None:
+    """Warn of LD that is missing or imprecise."""
+    if n_unmatched:
+        cli.warn(
+            f"{n_unmatched} of {n} significant variants have no LD (absent or constant): "
+            "they are clumped by distance alone",
+            warnings,
+        )
+    if n > n_unmatched and n_people < FEW_PEOPLE:
+        cli.warn(
+            f"LD comes from only {n_people} people: chance alone makes r2 of about "
+            f"{1 / max(n_people - 1, 1):.2g}",
+            warnings,
+        )
+
+
+def linkage(
+    args, hits: pd.DataFrame, subjects: list[str] | None, stack: contextlib.ExitStack
+) -> tuple[loci.LD, int, int]:
+    """Return r² between significant variants, the people it comes from, variants without it."""
+    for name in ("variants", "samples"):
+        given = getattr(args, name)
+        if given and len(given) != len(args.genotypes):
+            raise InputError(
+                f"--{name} has {len(given)} files, --genotypes {len(args.genotypes)}; give one "
+                "each, in the same order"
+            )
+    row_of = np.full(len(hits), -1, dtype=np.int64)
+    sought = keys_of(hits)
+    positions = hits["base_pair_location"].to_numpy(dtype=np.int64)
+    rows: np.ndarray | None = None
+    used = 0
+    files = zip(
+        args.genotypes,
+        args.variants or [None] * len(args.genotypes),
+        args.samples or [None] * len(args.genotypes),
+        strict=True,
+    )
+    if not len(hits):
+        return loci.ld_of_standardised(np.zeros((0, 0), np.float32), row_of), 0, 0
+    for main_file, variants, samples in cli.progress(files, len(args.genotypes), "genotype file"):
+        with open_genotypes(main_file, variants, samples, subject_id=args.subject_id) as genotypes:
+            matched = match(genotypes, sought, positions, hits["variant_id"].tolist(), row_of)
+            if not matched:
+                continue
+            if subjects is None:
+                subjects = list(genotypes.subject)
+            people = genotypes.subject_index(subjects)
+            if rows is None:
+                rows = scratch(len(hits), len(people), stack)
+            for first in range(0, len(matched), GENOTYPE_BLOCK):
+                block = matched[first : first + GENOTYPE_BLOCK]
+                dosages = genotypes.dosages(np.array([row for _, row in block]), people)
+                values = loci.standardised(dosages)
+                rows[used : used + len(block)] = values
+                # A variant that does not vary in these people has no LD with any other.
+                for (hit, _), varies in zip(block, np.isfinite(values[:, 0]), strict=True):
+                    if varies:
+                        row_of[hit] = used
+                    used += 1
+    if rows is None:
+        rows = np.zeros((0, 0), np.float32)
+    return loci.ld_of_standardised(rows, row_of), rows.shape[1], int((row_of < 0).sum())
+
+
+def scratch(n_variants: int, n_people: int, stack: contextlib.ExitStack) -> np.ndarray:
+    """Return room for standardised dosages: in memory, or in a nameless file when it is large."""
+    size = 4.0 * n_variants * n_people
+    cli.state_memory(
+        f"LD of {n_variants} variants in {n_people} people", min(size, IN_MEMORY_BYTES)
+    )
+    if size <= IN_MEMORY_BYTES:
+        return np.empty((n_variants, n_people), dtype=np.float32)
+    file = tempfile.TemporaryFile(dir=".")  # noqa: SIM115 - closed by the stack
+    stack.callback(file.close)
+    return np.memmap(file, dtype=np.float32, mode="w+", shape=(n_variants, n_people))
+
+
+def keys_of(hits: pd.DataFrame) -> dict[tuple, list[int]]:
+    """Return chromosome, position and unordered alleles → rows of the hits."""
+    keys: dict[tuple, list[int]] = defaultdict(list)
+    for row, values in enumerate(hits[KEYS].itertuples(index=False)):
+        keys[key_of(*values)].append(row)
+    return keys
+
+
+def key_of(chromosome, position, _identity, one, other) -> tuple:
+    """Return what identifies a variant in any file: r² does not mind swapped alleles."""
+    return str(chromosome), int(position), *sorted((str(one).upper(), str(other).upper()))
+
+
+def match(
+    genotypes: Genotypes,
+    sought: dict[tuple, list[int]],
+    positions: np.ndarray,
+    identities: list[str],
+    row_of: np.ndarray,
+) -> list[tuple[int, int]]:
+    """Return (hit, row of the genotype file) of hits that have no genotypes yet.
+
+    Where several variants share position and alleles, those of one id belong together.
+    """
+    frame = genotypes.variants
+    near = frame[np.isin(frame["base_pair_location"].to_numpy(), positions)]
+    candidates: dict[int, int] = {}
+    for row, *values in near[KEYS].itertuples():
+        for hit in sought.get(key_of(*values), ()):
+            if row_of[hit] < 0 and (hit not in candidates or identities[hit] == values[2]):
+                candidates[hit] = int(row)
+    return sorted(candidates.items(), key=lambda pair: pair[1])
+
+
+def lead_variants(hits: pd.DataFrame, clumps: loci.Clumps, merged: loci.Loci) -> pd.DataFrame:
+    """Return the table of clumps, in genome order."""
+    frame = hits.iloc[clumps.index].reset_index(drop=True)
+    frame = frame.assign(
+        locus=merged.locus_of_clump + 1,
+        n_clumped=clumps.size,
+        start=clumps.start,
+        end=clumps.end,
+    )
+    return with_integers(frame[list(tables.TABLES["lead_variants"])])
+
+
+def locus_table(
+    hits: pd.DataFrame,
+    clumps: loci.Clumps,
+    merged: loci.Loci,
+    places: np.ndarray,
+    known: KnownLoci | None,
+    dataset: MinimalDataset,
+) -> tuple[pd.DataFrame, list[int]]:
+    """Return the table of loci, and the dataset's rows of their lead variants."""
+    inside = None
+    if known is not None:
+        inside = loci.inside(merged, known.chromosome, known.base_pair_location)
+    rows, lead_rows = [], []
+    for locus in range(len(merged.start)):
+        of_locus = np.flatnonzero(merged.locus_of_clump == locus)
+        lead = clumps.index[of_locus[np.argmin(places[clumps.index[of_locus]])]]
+        hit = hits.iloc[lead]
+        row, voxel = int(hit["row"]), int(hit["lead_voxel"])
+        statistics = dataset.voxel_statistics(row, row + 1, np.array([voxel]))
+        where = dict(zip(("x_mm", "y_mm", "z_mm"), dataset.coordinates[voxel], strict=False))
+        novel, listed = np.nan, np.nan
+        if inside is not None:
+            name = CHROMOSOMES[merged.chromosome[locus] - 1]
+            novel = "no" if len(inside[locus]) else "yes"
+            listed = ";".join(f"{name}:{at}" for at in inside[locus][:5]) or np.nan
+        rows.append(
+            {
+                **{name: hit[name] for name in tables.TABLES["variants"]},
+                "locus": locus + 1,
+                "start": int(merged.start[locus]),
+                "end": int(merged.end[locus]),
+                "lead_variant_id": hit["variant_id"],
+                **where,
+                "beta": float(statistics["beta"][0, 0]),
+                "standard_error": float(statistics["standard_error"][0, 0]),
+                "n_significant_variants": int(clumps.size[of_locus].sum()),
+                "n_clumps": len(of_locus),
+                "novel": novel,
+                "known_associations": listed,
+            }
+        )
+        lead_rows.append(row)
+    frame = pd.DataFrame(rows).reindex(columns=list(tables.TABLES["loci"]))
+    return with_integers(frame), lead_rows
+
+
+def with_integers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with its counts and places as integers."""
+    whole = ("locus", "base_pair_location", "lead_voxel", "n_significant_voxels", "start", "end")
+    return frame.astype({name: np.int64 for name in whole if name in frame})
+
+
+def write_maps(
+    folder: Path,
+    voxels: pd.DataFrame,
+    locus_frame: pd.DataFrame,
+    lead_rows: Sequence[int],
+    dataset: MinimalDataset,
+) -> None:
+    """Write maps of the voxel totals, and of z of the lead variant of each locus."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("n_significant_variants", "largest_abs_z"):
+        write_map(folder / f"{name}.nii.gz", voxels[name].to_numpy(dtype=float), dataset.geometry)
+    for locus, identity, row in zip(
+        locus_frame["locus"], locus_frame["lead_variant_id"], lead_rows, strict=True
+    ):
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "_", str(identity))[:60]
+        z = dataset.voxel_statistics(row, row + 1)["z"][0]
+        write_map(folder / f"{locus}_{safe}.nii.gz", z, dataset.geometry)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,43 @@
+#!/usr/bin/env nextflow
+
+// RVGA: voxel-level genetic analysis of images by representation learning.
+
+include { RVGA              } from './workflows/rvga'
+include { checkParameters   } from './subworkflows/parameters/main'
+include { helpText          } from './subworkflows/parameters/main'
+include { orExit            } from './subworkflows/parameters/main'
+include { reachedSteps      } from './subworkflows/parameters/main'
+include { unreachedMessages } from './subworkflows/parameters/main'
+include { completionMessage } from './subworkflows/completion/main'
+include { failureMessage    } from './subworkflows/completion/main'
+
+workflow {
+    main:
+    if (params.help) {
+        println(helpText())
+    }
+    else if (params.version) {
+        println("rvga ${workflow.manifest.version}")
+    }
+    else {
+        def options = orExit { checkParameters(params) }
+        def steps = reachedSteps(options)
+        unreachedMessages(steps).each { message -> log.info("Not run: ${message}") }
+
+        RVGA(options, steps, workflow.nextflow.version.toString())
+
+        def summaries = []
+        def truth = []
+        RVGA.out.summaries.subscribe { summary -> summaries.add(summary) }
+        RVGA.out.truth.subscribe { tables -> truth.addAll(tables) }
+
+        workflow.onComplete = {
+            if (workflow.success) {
+                log.info(completionMessage(options, summaries, truth, workflow.duration))
+            }
+            else if (failureMessage(workflow.errorReport)) {
+                log.error(failureMessage(workflow.errorReport))
+            }
+        }
+    }
+}

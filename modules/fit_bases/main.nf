@@ -1,0 +1,39 @@
+process FIT_BASES {
+    tag "bandwidth ${bandwidth}"
+    label 'large'
+
+    input:
+    path images, stageAs: 'images/*'
+    path subjects
+    val bandwidth
+    val bandwidth_subjects
+    val components
+    val components_variance
+    val seed
+    val code
+
+    output:
+    path 'bases.h5', emit: bases
+    path 'fit_bases.json', emit: summary
+
+    script:
+    """
+    rvga_fit_bases.py \\
+        --images images/* \\
+        --subjects ${subjects} \\
+        --bandwidth ${bandwidth} \\
+        --bandwidth-subjects ${bandwidth_subjects} \\
+        --components ${components} \\
+        --components-variance ${components_variance} \\
+        --seed ${seed} \\
+        --out bases.h5 \\
+        --code ${code} \\
+        --threads ${task.cpus} \\
+        --summary fit_bases.json
+    """
+
+    stub:
+    """
+    touch bases.h5 fit_bases.json
+    """
+}

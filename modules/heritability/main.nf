@@ -1,0 +1,52 @@
+process HERITABILITY {
+    tag "${heritability_method}, ${se_method}"
+    label 'large'
+
+    input:
+    path dataset, stageAs: 'dataset/*'
+    path reference, stageAs: 'reference/*'
+    path regions, stageAs: 'regions/*'
+    val heritability_method
+    val se_method
+    val correlation_voxels
+    val genetic_correlation_matrix
+    val code
+
+    output:
+    path 'heritability.tsv', emit: heritability
+    path 'heritability.nii.gz', emit: map
+    path 'regions.tsv', emit: regions
+    path 'genetic_correlation.tsv', emit: correlation
+    path 'genetic_covariance.h5', emit: covariance
+    path 'correlation_matrix.h5', emit: matrix, optional: true
+    path 'voxel_maps', emit: voxel_maps, optional: true
+    path 'heritability.json', emit: summary
+
+    script:
+    def regions_option = regions ? "--regions ${regions}" : ''
+    def voxels_option = correlation_voxels ? "--correlation-voxels ${correlation_voxels} --out-voxel-maps voxel_maps" : ''
+    def matrix_option = genetic_correlation_matrix ? '--genetic-correlation-matrix --out-matrix correlation_matrix.h5' : ''
+    """
+    rvga_heritability.py \\
+        --dataset ${dataset} \\
+        --ld-reference ${reference} \\
+        --heritability-method ${heritability_method} \\
+        --se-method ${se_method} \\
+        ${regions_option} ${voxels_option} ${matrix_option} \\
+        --out heritability.tsv \\
+        --out-map heritability.nii.gz \\
+        --out-regions regions.tsv \\
+        --out-correlation genetic_correlation.tsv \\
+        --out-covariance genetic_covariance.h5 \\
+        --code ${code} \\
+        --threads ${task.cpus} \\
+        --summary heritability.json
+    """
+
+    stub:
+    """
+    touch heritability.{tsv,nii.gz,json} regions.tsv genetic_correlation.tsv genetic_covariance.h5
+    ${correlation_voxels ? 'mkdir voxel_maps' : ''}
+    ${genetic_correlation_matrix ? 'touch correlation_matrix.h5' : ''}
+    """
+}

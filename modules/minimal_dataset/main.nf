@@ -1,0 +1,32 @@
+process MINIMAL_DATASET {
+    tag "${study}"
+    label 'small'
+
+    input:
+    path chunks, stageAs: 'chunks/*'
+    path bases, stageAs: 'bases/*'
+    path null_model
+    val study
+    val code
+
+    output:
+    path "${study}.rvga.h5", emit: dataset
+    path 'minimal_dataset.json', emit: summary
+
+    script:
+    """
+    rvga_minimal_dataset.py \\
+        --chunks chunks/* \\
+        --bases ${bases} \\
+        --null ${null_model} \\
+        --out ${study}.rvga.h5 \\
+        --code ${code} \\
+        --threads ${task.cpus} \\
+        --summary minimal_dataset.json
+    """
+
+    stub:
+    """
+    touch ${study}.rvga.h5 minimal_dataset.json
+    """
+}

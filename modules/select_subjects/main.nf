@@ -1,0 +1,41 @@
+process SELECT_SUBJECTS {
+    label 'small'
+
+    input:
+    path images, stageAs: 'images/*'
+    path covariates, stageAs: 'covariates/*'
+    path samples, stageAs: 'samples/*/*'
+    path keep, stageAs: 'keep/*'
+    path remove, stageAs: 'remove/*'
+    val covariate_columns
+    val categorical_columns
+    val subject_id
+    val code
+
+    output:
+    path 'subjects.h5', emit: subjects
+    path 'select_subjects.json', emit: summary
+
+    script:
+    def samples_option = samples ? "--samples ${samples}" : ''
+    def keep_option = keep ? "--keep ${keep}" : ''
+    def remove_option = remove ? "--remove ${remove}" : ''
+    """
+    rvga_select_subjects.py \\
+        --images images/* \\
+        --covariates ${covariates} \\
+        --covariate-columns '${covariate_columns}' \\
+        --categorical-columns '${categorical_columns}' \\
+        --subject-id ${subject_id} \\
+        ${samples_option} ${keep_option} ${remove_option} \\
+        --out subjects.h5 \\
+        --code ${code} \\
+        --threads ${task.cpus} \\
+        --summary select_subjects.json
+    """
+
+    stub:
+    """
+    touch subjects.h5 select_subjects.json
+    """
+}

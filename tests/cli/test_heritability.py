@@ -1,0 +1,236 @@
+"""HERITABILITY on a small study: numbers against a direct computation, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+
+from helpers import files_in, run_stage
+from heritability_study import heritability_args, ld_reference, make_study, write_pgen
+from rvga import heritability as h
+from rvga.formats import open_file
+from rvga.genetic_covariance import GeneticCovariance
+from rvga.ld_reference import LdReference
+from rvga.tables import read_table
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Return a study and its LD reference."""
+    made = make_study(tmp_path_factory.mktemp("study"))
+    return made, ld_reference(made, run_stage)
+
+
+@pytest.fixture(scope="module")
+def result(study, tmp_path_factory):
+    """Return the folder of a complete run."""
+    folder = tmp_path_factory.mktemp("result")
+    done = run_stage(
+        "heritability", heritability_args(*study, folder), "--summary", folder / "s.json",
+        "--correlation-voxels", "3,0", "--out-voxel-maps", folder / "maps",
+        "--genetic-correlation-matrix", "--out-matrix", folder / "matrix.h5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "memory: about" in done.stderr
+    return folder
+
+
+def direct_moments(study, reference_path: Path) -> h.Moments:
+    """Return the moments from the scores that the study was made of."""
+    with LdReference.open(reference_path) as reference:
+        position = reference.variants.base_pair_location.to_numpy()
+        second = (reference.variants.chromosome == "2").to_numpy()
+        scores = study.scores[(position - 1000) // 100 + second * (len(study.scores) // 2)]
+        total = None
+        for first, stop, b in reference.blocks():
+            part = h.block_moments(
+                b.M, b.R_a, b.R_b, b.T, scores[first:stop], reference.n_a, reference.n_b
+            )
+            total = part if total is None else total + part
+        kappa = study.Sigma / study.n
+        inverse_n = np.full_like(kappa, 1 / study.n)
+        return h.combine(total, kappa, inverse_n, reference.m, reference.factors())
+
+
+def test_tables_and_maps_follow_from_the_scores(study, result):
+    x = direct_moments(*study)
+    h2, error = h.heritability(x, study[0].bases.astype(float))
+    table = read_table(result / "heritability.tsv", "heritability")
+    np.testing.assert_allclose(table.heritability_raw, h2, rtol=1e-4)
+    np.testing.assert_allclose(table.standard_error_raw, error, rtol=1e-4)
+    image = nibabel.load(result / "heritability.nii.gz")
+    shown = np.asarray(image.dataobj)[tuple(np.indices((5, 4, 3)).reshape(3, -1))]
+    np.testing.assert_allclose(shown, table.heritability, rtol=1e-5)
+    # Truth is .5 in each component; a run of this size knows it to about .1.
+    assert abs(np.trace(x.Gamma) / np.trace(study[0].Sigma) - 0.5) < 0.35
+
+
+def test_regions_and_pairs(study, result):
+    regions = read_table(result / "regions.tsv", "regions")
+    pairs = read_table(result / "genetic_correlation.tsv", "genetic_correlation")
+    assert len(pairs) == len(regions) * (len(regions) - 1) // 2
+    assert regions.n_voxels.sum() == 60
+    assert regions.region[0] == "parcel 1"
+    assert (pairs.phenotypic_correlation.abs() <= 1 + 1e-9).all()
+    outside = pairs.genetic_correlation_raw.abs() > 1
+    assert pairs.genetic_correlation[outside].isna().all()
+    assert pairs.reason[outside].notna().all()
+
+
+def test_one_row_of_the_matrix_is_the_map_and_the_python_row(result):
+    with GeneticCovariance.open(result / "genetic_covariance.h5") as covariance:
+        rho, error = covariance.row(3)
+        shown = h.correlation_reasons(rho, error) == ""
+    with open_file(result / "matrix.h5", "correlation_matrix") as matrix:
+        row, errors = matrix["genetic_correlation"][3], matrix["standard_error"][3]
+    np.testing.assert_allclose(row[shown], rho[shown], rtol=1e-5)
+    np.testing.assert_allclose(errors[shown], error[shown], rtol=1e-5, atol=1e-7)
+    assert np.isnan(row[~shown]).all()
+    assert row[3] == pytest.approx(1)
+    assert errors[3] == pytest.approx(0, abs=1e-4)
+    image = nibabel.load(result / "maps/genetic_correlation_voxel_3.nii.gz")
+    values = np.asarray(image.dataobj)[tuple(np.indices((5, 4, 3)).reshape(3, -1))]
+    np.testing.assert_allclose(values[shown], rho[shown], rtol=1e-5)
+    names = {f"{what}_voxel_{v}.nii.gz" for v in (0, 3)
+             for what in ("genetic_correlation", "standard_error")}  # fmt: skip
+    assert files_in(result / "maps") == names
+
+
+def test_summary_has_the_reports_numbers(result):
+    summary = json.loads((result / "s.json").read_text())
+    numbers = summary["numbers"]
+    assert summary["stage"] == "heritability"
+    assert numbers["n_voxels"] == 60
+    assert numbers["n_shared_variants"] == numbers["n_used_variants"] == numbers["m"]
+    assert numbers["n_voxels_shown"] + sum(numbers["reasons"].values()) == 60
+    assert numbers["heritability_method"] == "moments"
+
+
+def test_same_bytes_for_any_number_of_threads(study, result, tmp_path):
+    done = run_stage("heritability", heritability_args(*study, tmp_path), "--threads", 2)
+    assert done.returncode == 0, done.stderr
+    for name in files_in(tmp_path):
+        assert (tmp_path / name).read_bytes() == (result / name).read_bytes(), name
+
+
+def test_published_method_jackknife_and_regions(study, tmp_path):
+    labels = np.zeros((5, 4, 3), dtype=np.int16)
+    labels[:2], labels[3:] = 12, 5
+    nibabel.Nifti1Image(labels, np.diag([2.0, 2, 2, 1])).to_filename(tmp_path / "labels.nii.gz")
+    done = run_stage(
+        "heritability", heritability_args(*study, tmp_path),
+        "--regions", tmp_path / "labels.nii.gz",
+        "--heritability-method", "published", "--se-method", "jackknife",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "biased" in done.stderr
+    regions = read_table(tmp_path / "regions.tsv", "regions")
+    assert regions.region.tolist() == ["5", "12"]
+    assert regions.n_voxels.tolist() == [24, 24]
+    table = read_table(tmp_path / "heritability.tsv", "heritability")
+    assert set(table.se_method) == {"jackknife"}
+    with GeneticCovariance.open(tmp_path / "genetic_covariance.h5") as covariance:
+        assert covariance.moments.scale == 1.0
+        closed = covariance.heritability()[1]
+    # Two blocks make a poor jackknife, but not the closed form.
+    assert np.isfinite(table.standard_error_raw).all()
+    assert not np.allclose(table.standard_error_raw, closed)
+
+
+def test_variants_missing_from_the_dataset_do_not_bias(study, result, tmp_path):
+    made, reference = study
+    thinned = tmp_path / "thin.rvga.h5"
+    thinned.write_bytes(made.dataset.read_bytes())
+    gone = np.random.default_rng(1).permutation(len(made.scores))[:140]
+    with h5py.File(thinned, "r+") as file:
+        z = file["z"][...]
+        z[gone] = np.nan
+        file["z"][...] = z
+    thin = made._replace(dataset=thinned)
+    done = run_stage("heritability", heritability_args(thin, reference, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "of the LD reference's variants are in the dataset" in done.stderr
+    scores = made.scores.copy()
+    scores[gone] = np.nan
+    x = direct_moments(made._replace(scores=scores), reference)
+    table = read_table(tmp_path / "heritability.tsv", "heritability")
+    expected = h.heritability(x, made.bases.astype(float))[0]
+    np.testing.assert_allclose(table.heritability_raw, expected, rtol=1e-4)
+
+
+def other_positions(made, folder: Path) -> Path:
+    """Return a reference on positions that the dataset does not have."""
+    panels = []
+    for name, files in (("p1", made.panel_1), ("p2", made.panel_2)):
+        people = [line.split()[0] for line in
+                  files[0].with_suffix(".psam").read_text().splitlines()[1:]]  # fmt: skip
+        dosages = np.random.default_rng(len(panels)).integers(0, 3, size=(300, len(people)))
+        panels.append(write_pgen(folder / f"far_{name}", dosages, "1", people, start=900_050))
+    chunk, out = folder / "far.h5", folder / "far.ld.h5"
+    done = run_stage(
+        "ld_blocks", "--chromosome", "1", "--panel-1", panels[0], "--panel-2", panels[1],
+        "--out", chunk,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert run_stage("ld_reference", "--chunks", chunk, "--out", out).returncode == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("too few variants", "share 0 of the reference's 300 variants"),
+        ("regions of another shape", "has shape (5, 4, 4), the study's images (5, 4, 3)"),
+        ("regions of another affine", "another affine"),
+        ("regions that are no labels", "not whole numbers"),
+        ("regions without labels", "no label other than 0"),
+        ("regions damaged", "cannot be read as a NIfTI image"),
+        ("voxel out of range", "'60' is not a voxel; give numbers from 0 to 59"),
+        ("voxel maps without folder", "needs --out-voxel-maps"),
+        ("matrix without file", "needs --out-matrix"),
+        ("dataset of another kind", "an rvga 'minimal' file is due here"),
+        ("reference missing", "no such file"),
+        ("reference damaged", "not a readable HDF5 file"),
+    ],
+)
+def test_bad_input(study, tmp_path, case, message):
+    made, reference = study
+    given, out = tmp_path / "in", tmp_path / "out"
+    given.mkdir()
+    out.mkdir()
+    options: list[object] = []
+    if case == "too few variants":
+        reference = other_positions(made, given)
+    elif case.startswith("regions"):
+        labels = np.ones((5, 4, 4 if case.endswith("shape") else 3))
+        labels *= {"regions that are no labels": 1.5, "regions without labels": 0}.get(case, 1)
+        affine = np.diag([3.0 if case.endswith("affine") else 2.0, 2, 2, 1])
+        path = given / "labels.nii"
+        nibabel.Nifti1Image(labels, affine).to_filename(path)
+        if case.endswith("damaged"):
+            path.write_bytes(path.read_bytes()[:400])
+        options = ["--regions", path]
+    elif case == "voxel out of range":
+        options = ["--correlation-voxels", "0,60", "--out-voxel-maps", out / "maps"]
+    elif case == "voxel maps without folder":
+        options = ["--correlation-voxels", "0"]
+    elif case == "matrix without file":
+        options = ["--genetic-correlation-matrix"]
+    elif case == "dataset of another kind":
+        made = made._replace(dataset=reference)
+    elif case == "reference missing":
+        reference = given / "nothing.h5"
+    elif case == "reference damaged":
+        cut = given / "cut.h5"
+        cut.write_bytes(reference.read_bytes()[:5000])
+        reference = cut
+    done = run_stage("heritability", heritability_args(made, reference, out), *options)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not files_in(out)

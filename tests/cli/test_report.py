@@ -1,0 +1,594 @@
+"""REPORT on a small study written by hand: what it shows, says, refuses and repeats."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import rvga_report
+from helpers import StageResult, files_in, run_stage
+from rvga import cli, formats, significance, tables
+from rvga.chromosomes import RANK
+from rvga.dataset import MinimalDataset
+from rvga.geometry import Geometry, add_geometry
+from rvga.heritability import default_parcels, region_bases
+
+NASTY = "<script>alert(1)</script>"
+N_SUBJECTS, N_COVARIATES = 600, 3
+GENOME = {"2": (60, 4_000_000), "10": (40, 3_000_000), "X": (20, 2_000_000)}
+
+
+def _geometry() -> Geometry:
+    affine = np.diag([13.0, 13.0, 13.0, 1.0])
+    affine[:3, 3] = [-45, -70, -20]
+    shape = (8, 8, 5)
+    index = np.argwhere(np.ones(shape, dtype=bool)).astype(np.int32)
+    return Geometry(affine, shape, index)
+
+
+class Study:
+    """Files of every stage that REPORT reads, consistent with each other."""
+
+    def __init__(self, folder: Path, variant_scale: int = 1):
+        self.folder = folder
+        self.rng = np.random.default_rng(5)
+        self.geometry = _geometry()
+        self.N, self.r = len(self.geometry.index), 4
+        place = self.geometry.coordinates
+        waves = np.cos(place @ self.rng.normal(size=(3, 7)) * 0.03)
+        self.bases = np.linalg.qr(waves)[0][:, : self.r]
+        self.genetic = waves[:, :3] * 0.6
+        self.genome = {
+            name: (number * variant_scale, last) for name, (number, last) in GENOME.items()
+        }
+        self._bases()
+        self._truth()
+        self._dataset()
+        self._scan()
+        self._heritability()
+        self._summaries()
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def _bases(self) -> None:
+        with formats.create(
+            self.path("bases.h5"),
+            "bases",
+            {
+                "geometry_type": "nifti",
+                "bandwidth": 6.0,
+                "n_eff": 3.2,
+                "total_variance": 9.0,
+                "n": N_SUBJECTS,
+            },
+        ) as writer:
+            writer.add("bases", self.bases)
+            writer.add("eigenvalues", np.array([4.0, 2, 1, 0.5, 0.3]))
+            writer.add("mean", np.ones(self.N))
+            writer.add("coordinates", self.geometry.coordinates)
+            writer.add("candidate_bandwidths", np.array([3.0, 6.0, 9.0, 12.0]))
+            writer.add("candidate_scores", np.array([3.0, 2.0, 2.5, np.nan]))
+            add_geometry(writer, self.geometry)
+        with formats.open_file(self.path("bases.h5"), "bases") as file:
+            self.bases_digest = file.digest
+            self.bases = file["bases"][...].astype(float)
+
+    def _truth(self) -> None:
+        self.residual = np.cos(self.geometry.coordinates @ self.rng.normal(size=(3, 5)) * 0.02)
+        self.effect = np.zeros((3, 3))
+        self.effect[0, 0] = 0.55
+        self.effect[1, 1] = 0.6
+        self.effect[2, 2] = 0.01
+        self.causal = [("2", 2_000_000, NASTY, 1), ("10", 1_500_000, "planted2", 1),
+                       ("X", 500_000, "background", 0)]  # fmt: skip
+        with formats.create(
+            self.path("truth.h5"),
+            "truth",
+            {
+                key: {"n": N_SUBJECTS, "seed": 1, "trait_heritability": 0.5}.get(key, "")
+                for key in formats.KINDS["truth"].attributes
+            },
+        ) as writer:
+            # The truth knows more voxels than the run, and in another order.
+            order = self.rng.permutation(self.N)
+            writer.add("coordinates", self.geometry.coordinates[order])
+            writer.add("geometry/index", self.geometry.index[order])
+            writer.add("geometry/affine", self.geometry.affine)
+            writer.add("geometry/shape", np.array(self.geometry.shape))
+            writer.add("genetic_covariance_factor", self.genetic[order])
+            writer.add("residual_covariance_factor", self.residual[order])
+            writer.add("noise_variance", np.full(self.N, 0.3))
+            writer.add("causal/chromosome", np.array([RANK[row[0]] for row in self.causal]))
+            writer.add("causal/base_pair_location", np.array([row[1] for row in self.causal]))
+            writer.add("causal/variant_id", [row[2] for row in self.causal])
+            writer.add("causal/effect_allele", ["A"] * 3)
+            writer.add("causal/planted", np.array([row[3] for row in self.causal]))
+            writer.add("causal/effect", self.effect)
+            writer.add("causal/dosage_variance", np.full(3, 0.42))
+            writer.add("causal/trait_effect", np.zeros(3))
+            writer.add("trait_covariance", np.array([0.2, 0.0, 0.1]))
+
+    def _dataset(self) -> None:
+        loadings = self.bases.T @ self.genetic
+        other = self.bases.T @ self.residual
+        self.Gamma = loadings @ loadings.T
+        self.Sigma = self.Gamma + other @ other.T + 0.3 * np.eye(self.r)
+        A = self.Sigma * N_SUBJECTS
+        nu = N_SUBJECTS - N_COVARIATES - 1
+        chromosome, position, name = [], [], []
+        for label, (number, last) in self.genome.items():
+            places = np.sort(self.rng.choice(last, number, replace=False)) + 1
+            for row in self.causal:
+                if row[0] == label:
+                    places[np.argmin(np.abs(places - row[1]))] = row[1]
+            for place in np.sort(places):
+                chromosome.append(label)
+                position.append(int(place))
+                known = [row[2] for row in self.causal if row[:2] == (label, place)]
+                name.append(known[0] if known else f"v{label}_{place}")
+        m = len(name)
+        a = np.full(m, 2 * 0.3 * 0.7 * N_SUBJECTS)
+        root = np.linalg.cholesky(self.Sigma)
+        beta = (self.rng.normal(size=(m, self.r)) @ root.T) / np.sqrt(a[:, None])
+        for row, effect in zip(self.causal, self.effect, strict=True):
+            beta[name.index(row[2])] += effect @ loadings.T
+        variance = np.diag(A)
+        z = beta / np.sqrt((variance - a[:, None] * beta**2) / (nu * a[:, None]))
+        counts = {
+            label: {"read": number + 3, "written": number, "dropped": {"minor allele count": 3},
+                    "missing": {}}
+            for label, (number, _) in self.genome.items()
+        }  # fmt: skip
+        attributes = {
+            "n": N_SUBJECTS, "p": N_COVARIATES, "coding": "float32", "n_eff": 3.2,
+            "genome_build": "GRCh38", "sample_hash": "0" * 16, "minor_allele_count": 20,
+            "counts": counts, "geometry_type": "nifti",
+        }  # fmt: skip
+        with formats.create(
+            self.path("study.rvga.h5"), "minimal", attributes, inputs={"bases": self.bases_digest}
+        ) as writer:
+            writer.add("z", z.astype("f4"))
+            writer.add("scale", np.ones(m, dtype="f4"))
+            writer.add("a", a)
+            writer.add("A", A[None])
+            writer.add("A_index", np.zeros(m))
+            writer.add("Sigma", self.Sigma)
+            writer.add("bases", self.bases)
+            writer.add("eigenvalues", np.array([4.0, 2, 1, 0.5, 0.3]))
+            writer.add("coordinates", self.geometry.coordinates)
+            writer.add("variants/chromosome", np.array([RANK[label] for label in chromosome]))
+            writer.add("variants/base_pair_location", np.array(position))
+            writer.add("variants/variant_id", name)
+            writer.add("variants/effect_allele", ["A"] * m)
+            writer.add("variants/other_allele", ["G"] * m)
+            writer.add("variants/effect_allele_frequency", np.full(m, 0.3))
+            writer.add("variants/missing_rate", np.zeros(m))
+            add_geometry(writer, self.geometry)
+
+    def _scan(self) -> None:
+        with MinimalDataset.open(self.path("study.rvga.h5")) as dataset:
+            self.dataset_digest = dataset.digest
+            statistics = dataset.voxel_statistics(0, dataset.m)
+            components = dataset.components()
+            variants, nu = dataset.variants, dataset.nu
+            omnibus = significance.omnibus_neg_log_10_p(
+                components.beta, components.a, dataset.A[0], nu
+            )
+        tail = significance.published_tail(3.2, 1e-6)
+        with formats.create(
+            self.path("tail.h5"),
+            "tail",
+            {
+                "significance": "image_wide",
+                "significance_level": 1e-6,
+                "critical_z": tail.critical_z,
+                "n_eff": 3.2,
+            },
+            inputs={"dataset": self.dataset_digest},
+        ) as writer:
+            for key in ("threshold", "neg_log_10_p", "relative_error"):
+                writer.add(key, getattr(tail, key))
+        z = statistics["z"]
+        normal = np.abs(significance.t_to_normal(z, nu))
+        hits = normal > tail.critical_z
+        lead = np.argmax(np.abs(z), axis=1)
+        rows = np.arange(len(z))
+        table = variants.assign(
+            n_significant_voxels=hits.sum(axis=1),
+            lead_voxel=lead,
+            z=z[rows, lead],
+            neg_log_10_p_value=statistics["neg_log_10_p_value"][rows, lead],
+            neg_log_10_p_image_wide=significance.image_wide_neg_log_10_p(normal.max(axis=1), tail),
+            neg_log_10_p_omnibus=omnibus,
+        )
+        self.variants = table
+        tables.write_table(table, self.path("variants.tsv.gz"), "variants")
+        voxels = self._voxel_columns()
+        voxels["n_significant_variants"] = hits.sum(axis=0)
+        voxels["largest_abs_z"] = np.abs(z).max(axis=0)
+        tables.write_table(pd.DataFrame(voxels), self.path("voxels.tsv"), "voxels")
+        loci, leads = [], []
+        found = table[table["n_significant_voxels"] > 0]
+        for number, (label, group) in enumerate(found.groupby("chromosome", sort=False), 1):
+            best = group.loc[group["neg_log_10_p_image_wide"].idxmax()]
+            where = self.geometry.coordinates[int(best["lead_voxel"])]
+            bounds = (group["base_pair_location"].min(), group["base_pair_location"].max())
+            loci.append(
+                [number, label, *bounds, best["variant_id"], best["base_pair_location"], "A", "G",
+                 0.3, best["lead_voxel"], *where, 0.1, 0.01, best["z"],
+                 best["neg_log_10_p_value"], best["neg_log_10_p_image_wide"],
+                 best["n_significant_voxels"], len(group), 1, "yes" if number == 1 else "no",
+                 None if number == 1 else "2:1400000"]
+            )  # fmt: skip
+            leads.append(
+                [number, *(best[name] for name in tables.VARIANT_COLUMNS), best["lead_voxel"],
+                 best["z"], best["neg_log_10_p_image_wide"], best["n_significant_voxels"],
+                 len(group), *bounds]
+            )  # fmt: skip
+        self.loci = pd.DataFrame(loci, columns=list(tables.TABLES["loci"]))
+        tables.write_table(self.loci, self.path("loci.tsv"), "loci")
+        tables.write_table(
+            pd.DataFrame(leads, columns=list(tables.TABLES["lead_variants"])),
+            self.path("lead_variants.tsv"),
+            "lead_variants",
+        )
+
+    def _voxel_columns(self) -> dict:
+        place = self.geometry.coordinates
+        return {"voxel": np.arange(self.N), "x_mm": place[:, 0], "y_mm": place[:, 1],
+                "z_mm": place[:, 2]}  # fmt: skip
+
+    def _heritability(self) -> None:
+        numerator = np.einsum("vr,vr->v", self.bases @ self.Gamma, self.bases)
+        true = numerator / np.einsum("vr,vr->v", self.bases @ self.Sigma, self.bases)
+        raw = true + 0.03 * self.rng.normal(size=self.N)
+        raw[:3] = -0.02
+        reason = np.where(raw < 0, "below 0", None)
+        shown = np.where(raw < 0, np.nan, raw)
+        frame = pd.DataFrame(self._voxel_columns()).assign(
+            heritability=shown,
+            standard_error=np.where(raw < 0, np.nan, 0.03),
+            neg_log_10_p_value=3.0,
+            heritability_raw=raw,
+            standard_error_raw=0.03,
+            se_method="closed_form",
+            reason=reason,
+        )
+        tables.write_table(frame, self.path("heritability.tsv"), "heritability")
+        labels = default_parcels(self.geometry.coordinates, 24)
+        region, rows = region_bases(self.bases, labels)
+        names = np.array([f"parcel {label}" for label in region], dtype=object)
+        value = np.einsum("vr,vr->v", rows @ self.Gamma, rows)
+        value = value / np.einsum("vr,vr->v", rows @ self.Sigma, rows)
+        regions = pd.DataFrame(
+            {"region": names, "n_voxels": 1, "x_mm": 0.0, "y_mm": 0.0, "z_mm": 0.0,
+             "heritability": value, "standard_error": 0.05, "heritability_raw": value,
+             "standard_error_raw": 0.05, "reason": None}
+        )  # fmt: skip
+        tables.write_table(regions, self.path("regions.tsv"), "regions")
+        product = rows @ self.Gamma @ rows.T
+        rho = product / np.sqrt(np.outer(np.diag(product), np.diag(product)))
+        one, two = np.tril_indices(len(region), -1)
+        pairs = pd.DataFrame(
+            {"region_1": names[one], "region_2": names[two],
+             "genetic_correlation": rho[one, two], "standard_error": 0.1,
+             "neg_log_10_p_value": 4 * np.abs(rho[one, two]),
+             "genetic_correlation_raw": rho[one, two], "standard_error_raw": 0.1,
+             "phenotypic_correlation": rho[one, two] / 2, "reason": None}
+        )  # fmt: skip
+        tables.write_table(pairs, self.path("genetic_correlation.tsv"), "genetic_correlation")
+        with formats.create(
+            self.path("genetic_covariance.h5"),
+            "genetic_covariance",
+            {"n": N_SUBJECTS, "m": 120, "t_1": 1.0, "t_2": 1.0, "t_4": 1.0,
+             "heritability_method": "moments"},
+            inputs={"dataset": self.dataset_digest},
+        ) as writer:  # fmt: skip
+            writer.add("Gamma", self.Gamma)
+            writer.add("Sigma", self.Sigma)
+            writer.add("s", np.zeros((self.r, self.r)))
+            writer.add("bases", self.bases)
+            writer.add("coordinates", self.geometry.coordinates)
+            add_geometry(writer, self.geometry)
+        trait = pd.DataFrame(self._voxel_columns()).assign(
+            genetic_correlation=np.linspace(-0.5, 0.9, self.N),
+            standard_error=0.1,
+            neg_log_10_p_value=2.0,
+            genetic_correlation_raw=np.linspace(-0.5, 0.9, self.N),
+            standard_error_raw=0.1,
+            reason=None,
+        )
+        tables.write_table(trait, self.path("height.tsv"), "cross_trait")
+
+    def _summaries(self) -> None:
+        content = {
+            "select_subjects": {
+                "n": N_SUBJECTS, "n_voxels": self.N, "n_voxels_mask": self.N + 2,
+                "n_voxels_dropped_coverage": 2, "n_voxels_dropped_constant": 0,
+                "matches": [{"examples": ["person_007"]}],
+                "flow": [
+                    {"step": "images", "n_in": 610, "n_out": 605, "reason": f"{NASTY} is odd"},
+                    {"step": "covariates", "n_in": 605, "n_out": 600, "reason": "incomplete"},
+                ],
+            },
+            "make_ldrs": {"quality_components": [1, 2, 4], "quality_correlation": [0.3, 0.5, 0.7]},
+            "ld_reference": {"n_a": 250, "n_b": 250, "n_2": 500, "ld_share": 0.98},
+            "heritability": {
+                "n_used_variants": 118, "share_of_reference": 0.9833, "n_blocks_used": 7,
+                "n_significant_voxels_fdr_5_percent": 200, "n_voxels": self.N,
+            },
+            "cross_trait": {
+                "trait": "height", "n_trait": 5000, "n_rows": 130, "n_shared_variants": 117,
+                "n_reference_variants": 120, "heritability_trait_raw": 0.5123,
+                "standard_error_trait_raw": 0.05,
+            },
+            "image_tail": {"effective_tests": 31.4, "critical_z_published": 4.5},
+        }  # fmt: skip
+        for stage, numbers in content.items():
+            warnings = [f"beware of {NASTY}"] if stage == "heritability" else []
+            summary = {"stage": stage, "numbers": numbers, "warnings": warnings}
+            self.path(f"{stage}.json").write_text(json.dumps(summary))
+        for number in (1, 2):
+            summary = {"stage": "component_gwas", "numbers": {"n": 1}, "warnings": ["slow"]}
+            self.path(f"component_gwas.{number}.json").write_text(json.dumps(summary))
+        self.path("params.json").write_text(
+            json.dumps({"clump_r2": 0.1, "clump_kb": 250, "outdir": NASTY, "traits": None})
+        )
+
+    def arguments(self, *options: object, out: str = "report.html") -> list[object]:
+        """Return options with the files to write."""
+        versions = self.path(out + ".software_versions.tsv")
+        return [*options, "--out", self.path(out), "--out-versions", versions]
+
+    def run(self, *options: object, out: str = "report.html") -> StageResult:
+        """Run the stage in this process, as its own would end."""
+        words: list[str] = []
+        for option in self.arguments(*options, out=out):
+            words.extend(map(str, option) if isinstance(option, list) else [str(option)])
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            try:
+                cli.run(rvga_report.main, words)
+            except SystemExit as end:
+                status = int(end.code or 0)
+        return StageResult(status, "", errors.getvalue())
+
+    @property
+    def summaries(self) -> list[Path]:
+        """The stages' summaries, in an order that says nothing."""
+        return sorted(set(self.folder.glob("*.json")) - {self.path("params.json")}, reverse=True)
+
+    @property
+    def whole(self) -> list[object]:
+        """Options of a run with everything."""
+        return [
+            "--title", f"Study {NASTY}", "--parameters", self.path("params.json"),
+            "--summaries", self.summaries,
+            "--bases", self.path("bases.h5"), "--dataset", self.path("study.rvga.h5"),
+            *self.scan,
+            "--heritability", self.path("heritability.tsv"),
+            "--regions", self.path("regions.tsv"),
+            "--genetic-correlation", self.path("genetic_correlation.tsv"),
+            "--genetic-covariance", self.path("genetic_covariance.h5"),
+            "--cross-trait", self.path("height.tsv"), "--truth", self.path("truth.h5"),
+            "--out-truth", self.path("truth_comparison.tsv"),
+            "--out-truth-loci", self.path("truth_loci.tsv"), "--engine-version", "24.10.0",
+        ]  # fmt: skip
+
+    @property
+    def scan(self) -> list[object]:
+        """Options that hand over what the scan and FIND_LOCI left."""
+        return [
+            "--tail", self.path("tail.h5"), "--variants", self.path("variants.tsv.gz"),
+            "--voxels", self.path("voxels.tsv"), "--loci", self.path("loci.tsv"),
+            "--lead-variants", self.path("lead_variants.tsv"),
+        ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    return Study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def whole(study) -> StageResult:
+    """The stage in its own process, with everything."""
+    done = run_stage("report", *study.arguments(*study.whole))
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def page(study, whole) -> str:
+    return study.path("report.html").read_text()
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """Return the text of each section by its id."""
+    return dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, flags=re.DOTALL))
+
+
+def test_every_part_of_a_whole_run_has_its_section(page):
+    found = sections_of(page)
+    assert list(found) == [
+        "glance", "truth", "flow", "representation", "association", "maps", "loci",
+        "heritability", "correlation", "cross_trait", "methods", "parameters", "stages",
+        "versions", "warnings",
+    ]  # fmt: skip
+    assert "Not run" not in page
+    for section in found:
+        assert f'<a href="#{section}">' in page
+    pictures = {name: text.count("<img ") for name, text in found.items()}
+    assert pictures["truth"] == 6
+    assert pictures["representation"] == 3
+    assert pictures["association"] == 2
+    assert pictures["maps"] == 1 + 1
+    assert pictures["heritability"] == 3
+    assert pictures["correlation"] == 3
+    assert pictures["cross_trait"] == 1
+
+
+def test_the_page_says_what_was_found(study, page):
+    found = sections_of(page)
+    significant = int((study.variants["n_significant_voxels"] > 0).sum())
+    assert f"{significant} of 120 variants are significant" in found["association"]
+    for name in study.loci["lead_variant_id"]:
+        if name != NASTY:
+            assert name in found["loci"]
+    assert "5 below 0" in found["heritability"] or "below 0" in found["heritability"]
+    assert "605 → <b>600</b>" in found["flow"]
+    assert "117 of 120" in found["cross_trait"]
+    assert "600 subjects" in found["methods"]
+    assert "500 people" in found["methods"]
+    assert "Nextflow" in found["versions"]
+    assert "component_gwas: slow (2 tasks)" in found["warnings"]
+    assert "minor allele count" in found["association"]
+    rows = re.findall(r"<tr><td[^>]*>(\w+)</td>", found["association"])
+    assert rows == ["2", "10", "X", "all"]
+
+
+def test_text_of_users_is_escaped(page):
+    assert NASTY not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert page.count("<script>") == 1  # the table sorter
+
+
+def test_the_page_asks_for_nothing_from_a_network(page):
+    addresses = re.findall(r"""(?:src|href|action|data|poster)\s*=\s*["']([^"']+)""", page)
+    remote = [text for text in addresses if not text.startswith(("#", "data:"))]
+    assert set(remote) == {"https://doi.org/10.1038/s41467-026-69816-z"}
+    assert not re.search(r"url\(|@import|<link|<iframe|fetch\(|XMLHttp", page)
+    assert "connect-src" not in page
+    assert "default-src 'none'" in page
+
+
+def test_no_subject_is_named(page):
+    assert "person_007" not in page
+
+
+def test_equal_input_gives_equal_bytes_in_any_order_and_number_of_threads(study, page):
+    options = study.whole
+    options[options.index("--summaries") + 1] = list(reversed(study.summaries))
+    done = study.run(*options, "--threads", "2", out="again.html")
+    assert done.returncode == 0, done.stderr
+    assert study.path("again.html").read_text() == page
+
+
+def test_truth_tables_are_written_and_printed(study, whole):
+    table = tables.read_table(study.path("truth_comparison.tsv"), "truth_comparison")
+    planted = tables.read_table(study.path("truth_loci.tsv"), "truth_loci")
+    assert planted["variant_id"].tolist() == [NASTY, "planted2"]
+    rows = table.set_index("quantity")["value"]
+    assert rows["planted loci"] == "2"
+    found = (planted["found"] == "yes").sum()
+    assert rows["planted loci found, whatever their power"] == f"{found} of 2"
+    assert float(rows["h² of the denoised image: correlation with the truth"]) > 0.8
+    assert float(rows["genetic correlation of voxels: correlation with the truth"]) == 1.0
+    for quantity in table["quantity"]:
+        assert quantity in whole.stderr
+
+
+def test_a_run_of_the_representation_only_says_what_was_not_run(study):
+    done = study.run(
+        "--parameters", study.path("params.json"), "--bases", study.path("bases.h5"),
+        out="bases.html",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = sections_of(study.path("bases.html").read_text())
+    assert "Not run: the run did not start from images" in found["flow"]
+    assert "Not run: it needs ld_panel_1" in found["heritability"]
+    assert "Not run: it needs ld_panel_1" in found["cross_trait"]
+    assert "Not run" in found["association"]
+    assert "truth" not in found
+    assert found["representation"].count("<img ") == 2
+    assert "Reconstruction quality is not shown" in found["representation"]
+
+
+def test_a_run_from_the_minimal_dataset_shows_what_it_can(study):
+    done = study.run(
+        "--parameters", study.path("params.json"), "--dataset", study.path("study.rvga.h5"),
+        *study.scan, out="minimal.html",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = sections_of(study.path("minimal.html").read_text())
+    assert found["association"].count("<img ") == 2
+    assert found["maps"].count("<img ") == 2
+    assert "Not run" in found["flow"]
+
+
+def test_thousands_of_variants_do_not_make_the_page_larger(study, tmp_path, page):
+    large = Study(tmp_path, variant_scale=30)
+    done = large.run(*large.whole)
+    assert done.returncode == 0, done.stderr
+    assert large.path("report.html").stat().st_size < len(page.encode()) + 400_000
+
+
+def test_a_study_without_findings_has_a_page(study, tmp_path):
+    for kind, name in (("loci", "loci.tsv"), ("lead_variants", "lead_variants.tsv")):
+        tables.write_table(pd.DataFrame(columns=list(tables.TABLES[kind])), tmp_path / name, kind)
+    voxels = tables.read_table(study.path("voxels.tsv"), "voxels")
+    tables.write_table(voxels.assign(n_significant_variants=0), tmp_path / "voxels.tsv", "voxels")
+    options = [
+        tmp_path / option.name if getattr(option, "name", "") in files_in(tmp_path) else option
+        for option in study.whole
+    ]
+    done = study.run(*options, out="nothing.html")
+    assert done.returncode == 0, done.stderr
+    found = sections_of(study.path("nothing.html").read_text())
+    assert "No voxel has a significant variant." in found["maps"]
+    assert "No locus is significant." in found["loci"]
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "message"),
+    [
+        ("--parameters", "{", "not JSON"),
+        ("--parameters", "", "is empty"),
+        ("--parameters", "[1]", "an object of parameters is due"),
+        ("--summaries", '{"stage": "x"}', "not the summary of a stage"),
+        ("--loci", "locus\tchromosome\n", "column 'start' is missing"),
+        ("--heritability", None, "no such file"),
+        ("--bases", "not hdf5", "not a readable HDF5 file"),
+        ("--truth", "not hdf5", "not a readable HDF5 file"),
+        ("--variants", "chromosome\n", "its columns are not those"),
+    ],
+)
+def test_wrong_input_is_named_and_leaves_nothing(study, tmp_path, option, content, message):
+    wrong = tmp_path / "wrong"
+    if content is not None:
+        wrong.write_text(content)
+    options = study.whole
+    options[options.index(option) + 1] = wrong
+    before = files_in(study.folder)
+    done = study.run(*options, out="refused.html")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files_in(study.folder) == before
+
+
+def test_files_of_two_runs_are_refused(study, tmp_path):
+    other = Study(tmp_path, variant_scale=2)
+    for option, name in (("--tail", "tail.h5"), ("--genetic-covariance", "genetic_covariance.h5")):
+        options = study.whole
+        options[options.index(option) + 1] = other.path(name)
+        done = study.run(*options, out="refused.html")
+        assert done.returncode == 2
+        assert "different runs" in done.stderr
+
+
+def test_a_table_of_another_number_of_voxels_is_refused(study, tmp_path):
+    short = tables.read_table(study.path("heritability.tsv"), "heritability").iloc[:-1]
+    tables.write_table(short, tmp_path / "heritability.tsv", "heritability")
+    options = study.whole
+    options[options.index("--heritability") + 1] = tmp_path / "heritability.tsv"
+    done = study.run(*options, out="refused.html")
+    assert done.returncode == 2
+    assert f"has {study.N - 1} rows, but there are {study.N} voxels" in done.stderr

@@ -1,0 +1,186 @@
+"""A small study with panels, a minimal dataset and an external trait, whose truth is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pgenlib
+
+from rvga import formats
+from rvga.geometry import Geometry, add_geometry
+from rvga.ld import standardise
+
+
+def correlated_dosages(m: int, n: int, seed: int, decay: float = 0.8) -> np.ndarray:
+    """Return dosages (m, n) of haplotypes that are thresholded autoregressive Gaussians."""
+    rng = np.random.default_rng(seed)
+    step = np.where(rng.random(m) < 0.02, 0.0, decay * rng.uniform(0.7, 1.2, size=m).clip(0, 1.1))
+    threshold = rng.normal(0, 0.8, size=m)
+    latent = rng.normal(size=2 * n)
+    haplotypes = np.empty((m, 2 * n), dtype=np.int8)
+    for k in range(m):
+        a = min(step[k], 0.97)
+        latent = a * latent + np.sqrt(1 - a * a) * rng.normal(size=2 * n)
+        haplotypes[k] = latent > threshold[k]
+    return haplotypes[:, :n] + haplotypes[:, n:]
+
+
+def write_pgen(
+    stem: Path, dosages: np.ndarray, chromosome: str, people: list[str], alleles=None, start=1000
+) -> Path:
+    """Write .pgen, .pvar and .psam; position of variant k is start + 100 k, ALT is counted."""
+    writer = pgenlib.PgenWriter(
+        str(stem.with_suffix(".pgen")).encode(),
+        dosages.shape[1],
+        variant_ct=len(dosages),
+        nonref_flags=False,
+    )
+    writer.append_biallelic_batch(np.ascontiguousarray(dosages, dtype=np.int8))
+    writer.close()
+    alleles = alleles or [("A", "G")] * len(dosages)
+    lines = [
+        f"{chromosome}\t{start + 100 * k}\trs{chromosome}_{k}\t{ref}\t{alt}\n"
+        for k, (ref, alt) in enumerate(alleles)
+    ]
+    stem.with_suffix(".pvar").write_text("#CHROM\tPOS\tID\tREF\tALT\n" + "".join(lines))
+    stem.with_suffix(".psam").write_text("#IID\tSEX\n" + "".join(f"{p}\tNA\n" for p in people))
+    return stem.with_suffix(".pgen")
+
+
+class Study(NamedTuple):
+    """Paths and truth of :func:`make_study`."""
+
+    folder: Path
+    panel_1: list[Path]
+    panel_2: list[Path]
+    dataset: Path
+    sumstats: Path
+    bases: np.ndarray
+    scores: np.ndarray
+    Sigma: np.ndarray
+    n: int
+
+
+def make_study(
+    folder: Path,
+    m: int = 350,
+    n: int = 600,
+    n_panel: int = 160,
+    r: int = 3,
+    h2: float = 0.5,
+    seed: int = 1,
+    shape: tuple[int, int, int] = (5, 4, 3),
+) -> Study:
+    """Write two chromosomes of ``m`` variants: panels, dataset (float32), a trait of others.
+
+    Components have genetic correlation 0 and heritability ``h2``; the trait has the effects of
+    the first component. ``scores`` are the exact û of the dataset's variants.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    people = {"p1": n_panel, "p2": n_panel, "study": n, "trait": n}
+    panels: dict[str, list[Path]] = {"p1": [], "p2": []}
+    genotypes: dict[str, list[np.ndarray]] = {name: [] for name in people}
+    for chromosome in ("1", "2"):
+        dosages = correlated_dosages(m, sum(people.values()), seed * 10 + int(chromosome))
+        at = 0
+        for name, size in people.items():
+            genotypes[name].append(dosages[:, at : at + size])
+            at += size
+            if name in panels:
+                ids = [f"{name}_{i}" for i in range(size)]
+                stem = folder / f"{name}_chr{chromosome}"
+                panels[name].append(write_pgen(stem, genotypes[name][-1], chromosome, ids))
+    study, trait = (standardise(np.vstack(genotypes[name])) for name in ("study", "trait"))
+    effects = rng.normal(size=(2 * m, r))
+    genetic = study.T @ effects
+    values = np.sqrt(h2) * genetic / genetic.std(axis=0)
+    values += np.sqrt(1 - h2) * rng.normal(size=(n, r))
+    values = (values - values.mean(axis=0)) * np.array([3.0, 2.0, 1.0])[:r]
+    A = values.T @ values
+    kept = study.var(axis=1) > 0.5
+    a = np.where(kept, (np.vstack(genotypes["study"]).var(axis=1)) * n, np.nan)
+    u = study @ values / n
+    nu = n - 2
+    correlation = u / np.sqrt(np.diag(A) / n)
+    z = correlation * np.sqrt(nu / (1 - correlation**2))
+    z[~kept] = np.nan
+    grid = np.indices(shape).reshape(3, -1).T
+    geometry = Geometry(np.diag([2.0, 2.0, 2.0, 1.0]), shape, grid)
+    bases = np.linalg.qr(rng.normal(size=(len(grid), r)))[0].astype(np.float32)
+    attributes = {
+        "n": n, "p": 1, "coding": "float32", "n_eff": 2.0, "genome_build": "GRCh38",
+        "sample_hash": "0" * 16, "minor_allele_count": 20, "counts": {}, "geometry_type": "nifti",
+    }  # fmt: skip
+    index = np.arange(2 * m) % m
+    dataset = folder / "study.rvga.h5"
+    with formats.create(dataset, "minimal", attributes) as writer:
+        writer.add("z", z.astype(np.float32))
+        writer.add("scale", np.ones(2 * m))
+        writer.add("a", a)
+        writer.add("A", A[None])
+        writer.add("A_index", np.zeros(2 * m))
+        writer.add("Sigma", A / n)
+        writer.add("bases", bases)
+        writer.add("eigenvalues", np.array([9.0, 4.0, 1.0])[:r])
+        writer.add("coordinates", geometry.coordinates)
+        add_geometry(writer, geometry)
+        chromosome = np.repeat([1, 2], m)
+        writer.add("variants/chromosome", chromosome)
+        writer.add("variants/base_pair_location", 1000 + 100 * index)
+        writer.add(
+            "variants/variant_id", [f"rs{c}_{k}" for c, k in zip(chromosome, index, strict=True)]
+        )
+        writer.add("variants/effect_allele", ["G"] * (2 * m))
+        writer.add("variants/other_allele", ["A"] * (2 * m))
+        frequency = np.vstack(genotypes["study"]).mean(axis=1) / 2
+        writer.add("variants/effect_allele_frequency", frequency)
+        writer.add("variants/missing_rate", np.zeros(2 * m))
+    other = trait.T @ effects[:, 0]
+    other = np.sqrt(h2) * other / other.std() + np.sqrt(1 - h2) * rng.normal(size=n)
+    other = (other - other.mean()) / other.std()
+    c = trait @ other / n
+    se = np.sqrt((1 - c**2) / (n - 2))
+    sumstats = folder / "trait.tsv"
+    header = (
+        "chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\tn\n"
+    )
+    sumstats.write_text(
+        header
+        + "".join(
+            f"{chromosome[k]}\t{1000 + 100 * index[k]}\tG\tA\t{c[k]:.8g}\t{se[k]:.8g}\t{n}\n"
+            for k in range(2 * m)
+        )
+    )
+    return Study(folder, panels["p1"], panels["p2"], dataset, sumstats, bases, u, A / n, n)
+
+
+def ld_reference(study: Study, run_stage, **options: object) -> Path:
+    """Run LD_BLOCKS for both chromosomes and LD_REFERENCE; return the reference."""
+    extra = [word for name, value in options.items() for word in (f"--{name}", value)]
+    chunks = []
+    for chromosome in ("1", "2"):
+        out = study.folder / f"ld.{chromosome}.h5"
+        done = run_stage(
+            "ld_blocks", "--chromosome", chromosome, "--panel-1", study.panel_1,
+            "--panel-2", study.panel_2, *extra, "--out", out,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        chunks.append(out)
+    reference = study.folder / "panel.ld.h5"
+    done = run_stage("ld_reference", "--chunks", chunks[::-1], "--out", reference)
+    assert done.returncode == 0, done.stderr
+    return reference
+
+
+def heritability_args(study: Study, reference: Path, folder: Path) -> list[object]:
+    """Return the options of the HERITABILITY stage, its outputs in ``folder``."""
+    return [
+        "--dataset", study.dataset, "--ld-reference", reference,
+        "--out", folder / "heritability.tsv", "--out-map", folder / "heritability.nii.gz",
+        "--out-regions", folder / "regions.tsv",
+        "--out-correlation", folder / "genetic_correlation.tsv",
+        "--out-covariance", folder / "genetic_covariance.h5",
+    ]  # fmt: skip

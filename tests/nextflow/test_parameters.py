@@ -1,0 +1,273 @@
+"""Parameters: the schema, the configuration, and what a user is told about mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+pytestmark = pytest.mark.xdist_group("nextflow-parameters")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((REPOSITORY / "nextflow_schema.json").read_text())
+PARAMETERS = {
+    name: property_
+    for group in SCHEMA["$defs"].values()
+    for name, property_ in group["properties"].items()
+}
+
+
+def test_schema_is_valid_and_complete():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert [entry["$ref"] for entry in SCHEMA["allOf"]] == [f"#/$defs/{n}" for n in SCHEMA["$defs"]]
+    assert len(PARAMETERS) == sum(len(group["properties"]) for group in SCHEMA["$defs"].values())
+    for name, property_ in PARAMETERS.items():
+        assert property_["type"] in {"string", "integer", "number", "boolean"}, name
+        assert property_["description"], name
+
+
+def test_schema_has_the_names_and_defaults_of_the_configuration(engine, tmp_path):
+    done = subprocess.run(
+        [engine, "config", "-flat", str(REPOSITORY)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    configured = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("params."):
+            name, value = line.removeprefix("params.").split(" = ", 1)
+            configured[name] = value
+    assert set(configured) == set(PARAMETERS)
+    for name, property_ in PARAMETERS.items():
+        default = property_.get("default")
+        text = configured[name]
+        if default is None:
+            assert text == "null", name
+        elif property_["type"] == "string":
+            assert text.replace("\\\\", "\\") == f"'{default}'", name
+        else:
+            assert json.loads(text.lower()) == default, name
+
+
+def test_every_default_meets_its_own_schema():
+    for name, property_ in PARAMETERS.items():
+        if "default" in property_:
+            jsonschema.validate(property_["default"], property_)
+        else:
+            assert property_["type"] == "string", name
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Return a folder with the files of a study; sheets with mistakes stand beside them."""
+    folder = tmp_path_factory.mktemp("study")
+    files = ["mask.nii.gz", "covariates.tsv", "a.nii.gz", "b.nii.gz", "one/x.bed", "one/x.bim"]
+    files += ["one/x.fam", "two/x.bed", "two/x.bim", "two/x.fam", "three/x.bed", "trait.tsv"]
+    for name in files:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    sheets = {
+        "images.csv": "subject,image\na,a.nii.gz\nb,b.nii.gz\n",
+        "empty.csv": "",
+        "header.csv": "subject,image\n",
+        "column.csv": "subject,picture\na,a.nii.gz\n",
+        "cells.csv": "subject,image\na,a.nii.gz,b.nii.gz\n",
+        "absent.csv": "subject,image\na,a.nii.gz\nb,c.nii.gz\n",
+        "twice.csv": "subject,image\na,a.nii.gz\n\na,b.nii.gz\n",
+        "blank.csv": 'subject,image\n"a b",a.nii.gz\n',
+        "genotypes.tsv": "chromosome\tpath\nchr1\tone/x.bed\n02\ttwo/x.bed\n",
+        "chromosome.csv": "chromosome,path\n27,one/x.bed\n",
+        "file_twice.csv": "chromosome,path\n1,one/x.bed\n2,one/x.bed\n",
+        "companion.csv": "chromosome,path\n1,three/x.bed\n",
+        "kind.csv": "chromosome,path\n1,trait.tsv\n",
+        "trait.csv": "trait,path,n\n../up,trait.tsv,10\n",
+        "trait_n.csv": "trait,path,n\nup,trait.tsv,many\n",
+    }
+    for name, text in sheets.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+# Arguments (beside images, mask and covariates) and what the message says.
+MISTAKES = {
+    "no input": ({"images": ""}, "nothing to analyse"),
+    "unknown name": (
+        {"imagesPerBatch": 3, "images-per-batch": 3},
+        "--images-per-batch: no such parameter; did you mean --images_per_batch?",
+    ),
+    "out of range": (
+        {"clump_r2": 3},
+        "--clump_r2 3: out of range, should be above 0 and at most 1",
+    ),
+    "no number": ({"tail_draws": "few"}, "--tail_draws few: should be of type integer"),
+    "not among the choices": ({"se_method": "boot"}, "should be one of closed_form, jackknife"),
+    "no switch": ({"genetic_correlation_matrix": "yes"}, "should be true or false"),
+    "below the privacy limit": ({"minor_allele_count": 1}, "should be at least 5"),
+    "bad study name": ({"study": "a b"}, "--study a b: should match"),
+    "missing file": ({"images": "nowhere.csv"}, "--images nowhere.csv: no such file"),
+    "no mask": ({"mask": ""}, "needs --mask too"),
+    "one panel": ({"ld_panel_1": "genotypes.tsv"}, "give --ld_panel_2 too"),
+    "two beginnings": ({"minimal": "a.nii.gz"}, "leave out --images (or --minimal)"),
+    "simulated and own": ({"simulate": "small"}, "leave out --images, --mask, --covariates"),
+    "empty sheet": ({"images": "empty.csv"}, "--images empty.csv: the file is empty"),
+    "sheet without rows": (
+        {"images": "header.csv"},
+        "header.csv: the sheet has a header but no row",
+    ),
+    "column missing": (
+        {"images": "column.csv"},
+        "column.csv, line 1: column image is missing (found subject, picture)",
+    ),
+    "too many cells": ({"images": "cells.csv"}, "cells.csv, line 2: 3 columns where"),
+    "file of a sheet missing": ({"images": "absent.csv"}, "absent.csv, line 3: "),
+    "subject twice": (
+        {"images": "twice.csv"},
+        "twice.csv, line 4: subject 'a' stands there twice (first at twice.csv, line 2)",
+    ),
+    "blank in an id": ({"images": "blank.csv"}, "blank.csv, line 2: subject 'a b'"),
+    "no file matches": (
+        {"images": ".", "image_pattern": "(x)[.]gz"},
+        "no file name matches --image_pattern",
+    ),
+    "unknown chromosome": (
+        {"genotypes": "chromosome.csv"},
+        "chromosome.csv, line 2: chromosome '27' is unknown",
+    ),
+    "genotype file twice": ({"genotypes": "file_twice.csv"}, "file_twice.csv, line 3: path"),
+    "companion missing": ({"genotypes": "companion.csv"}, "three/x.bim: no such file"),
+    "no genotype file": ({"genotypes": "kind.csv"}, "no genotype file that is read"),
+    "bad name of a trait": ({"traits": "trait.csv"}, "line 2: trait '../up' cannot name a file"),
+    "size of a trait": ({"traits": "trait_n.csv"}, "trait_n.csv, line 2: n 'many' is no number"),
+}
+
+
+@pytest.fixture(scope="module")
+def messages(study, nextflow, pipeline_copy):
+    """Return what the parameter functions say to each mistake, from one start of the engine."""
+    given = {"images": "images.csv", "mask": "mask.nii.gz", "covariates": "covariates.tsv"}
+    cases = {name: {**given, **changed} for name, (changed, _) in MISTAKES.items()}
+    (study / "cases.json").write_text(json.dumps({"none": given, **cases}))
+    script = pipeline_copy / "mistakes.nf"
+    script.write_text(
+        "include { checkParameters } from './subworkflows/parameters/main'\n"
+        "include { studyFiles } from './subworkflows/parameters/main'\n"
+        "def say(given) {\n"
+        "    try {\n"
+        "        studyFiles(checkParameters(params.findAll { n, v -> n != 'cases' } + given))\n"
+        "        return 'nothing'\n"
+        "    }\n"
+        "    catch (Exception refused) {\n"
+        "        return (refused.cause ?: refused).message\n"
+        "    }\n"
+        "}\n"
+        "workflow {\n"
+        "    def cases = new groovy.json.JsonSlurper().parseText(file(params.cases).text)\n"
+        "    def said = cases.collectEntries { name, given -> [name, say(given)] }\n"
+        "    file('said.json').text = groovy.json.JsonOutput.toJson(said)\n"
+        "}\n"
+    )
+    run = nextflow(study, "--cases", "cases.json", pipeline=script)
+    assert run.returncode == 0, run.text
+    return json.loads((study / "said.json").read_text())
+
+
+def test_no_mistake_no_message(messages):
+    assert messages["none"] == "nothing"
+
+
+@pytest.mark.parametrize("case", MISTAKES, ids=str)
+def test_a_mistake_has_one_message(case, messages):
+    assert MISTAKES[case][1] in messages[case]
+    assert len(messages[case].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--image", "x.csv", "--clump_r2", "3"],
+            ["--image: no such parameter; did you mean --images?", "--clump_r2 3: out of range"],
+        ),
+        (
+            ["--images", "absent.csv", "--mask", "mask.nii.gz", "--covariates", "covariates.tsv"],
+            ["absent.csv, line 3: ", "c.nii.gz: no such file (column image)"],
+        ),
+    ],
+    ids=["parameters", "sheet"],
+)
+def test_a_mistake_ends_the_run_with_status_2(arguments, expected, study, nextflow):
+    run = nextflow(study, *arguments)
+    assert run.returncode == 2, run.text
+    for text in expected:
+        assert text in run.text
+    assert run.text.count("ERROR ~") == 1
+    assert "Submitted process" not in run.text
+    assert "Exception" not in run.text
+
+
+def test_help_lists_every_parameter(tmp_path, nextflow):
+    run = nextflow(tmp_path, "--help")
+    assert run.returncode == 0
+    for name in PARAMETERS:
+        assert f"--{name} " in run.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "not_run", "processes"),
+    [
+        (
+            ["--images", "images.csv", "--mask", "mask.nii.gz", "--covariates", "covariates.tsv"],
+            "Not run: association and all after it",
+            {"READ_IMAGES", "SELECT_SUBJECTS", "FIT_BASES", "MAKE_LDRS", "REPORT"},
+        ),
+        (
+            ["--minimal", "a.nii.gz", "--ld_reference", "b.nii.gz"],
+            "Not run: genetic correlation with other traits",
+            {"IMAGE_TAIL", "SCAN_VOXELS", "FIND_LOCI", "HERITABILITY", "REPORT"},
+        ),
+    ],
+    ids=["representation only", "minimal dataset with LD"],
+)
+def test_what_the_inputs_do_not_reach_is_not_run_and_said(
+    arguments, not_run, processes, study, nextflow
+):
+    run = nextflow(study, *arguments, "-stub-run", "--outdir", "out")
+    assert run.returncode == 0, run.text
+    assert not_run in run.text
+    assert run.processes("COMPLETED", "out") == processes
+
+
+def test_equal_file_names_in_different_folders_do_not_collide(study, nextflow):
+    """Genotype files one/x.bed and two/x.bed, and a saved representation instead of a fit."""
+    run = nextflow(
+        study,
+        "--images",
+        "images.csv",
+        "--mask",
+        "mask.nii.gz",
+        "--covariates",
+        "covariates.tsv",
+        "--genotypes",
+        "genotypes.tsv",
+        "--ld_panel_1",
+        "genotypes.tsv",
+        "--ld_panel_2",
+        "genotypes.tsv",
+        "--bases",
+        "a.nii.gz",
+        "--images_per_batch",
+        "1",
+        "-stub-run",
+        "--outdir",
+        "collide",
+    )
+    assert run.returncode == 0, run.text
+    names = run.tasks("collide")["COMPLETED"]
+    assert {"READ_IMAGES (batch 00001)", "READ_IMAGES (batch 00002)"} <= names
+    assert {"LD_BLOCKS (chromosome 1)", "LD_BLOCKS (chromosome 2)"} <= names
+    assert "FIT_BASES" not in run.processes("COMPLETED", "collide")

@@ -1,0 +1,149 @@
+"""The report's numbers as text, its summaries and its sections."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rvga import report
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234567, "1,234,567"), (None, "–"), (float("nan"), "–"), (pd.NA, "–"), (12.0, "12")],
+)
+def test_count(value, text):
+    assert report.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12345, "0.123"), (-1.5, "−1.5"), (5e-8, "5\u00a0×\u00a010⁻⁸"), (-2e9, "−2\u00a0×\u00a010⁹"),
+     (None, "–"), (math.inf, "–"), (0, "0")],
+)  # fmt: skip
+def test_decimal(value, text):
+    assert report.decimal(value) == text
+
+
+@pytest.mark.parametrize(
+    ("neg_log_10_p", "text"),
+    [(0.0, "1"), (1.3010299956639813, "0.05"), (7.301029995663981, "5.0\u00a0×\u00a010⁻⁸"),
+     (500.0, "1.0\u00a0×\u00a010⁻⁵⁰⁰"), (7.00001, "1.0\u00a0×\u00a010⁻⁷"),
+     (6.9999999, "1.0\u00a0×\u00a010⁻⁷"),
+     (float("nan"), "–"), (None, "–")],
+)  # fmt: skip
+def test_p_value_however_small(neg_log_10_p, text):
+    assert report.p_value(neg_log_10_p) == text
+
+
+def test_summaries_are_grouped_and_hold_back_lists():
+    summaries = report.Summaries(
+        [
+            {"stage": "b", "numbers": {"n": 5, "ids": ["s1"], "x": {"y": 1}}, "warnings": ["w"]},
+            {"stage": "a", "numbers": {"n": 1}, "warnings": ["w", "v"]},
+            {"stage": "a", "numbers": {"n": 2}, "warnings": ["w"]},
+        ]
+    )
+    assert summaries.warnings() == [("a", "w", 2), ("a", "v", 1), ("b", "w", 1)]
+    assert summaries.scalars() == [("a", "tasks", "2"), ("b", "n", "5")]
+    assert summaries.one("c") == {}
+    assert not summaries.ran("c")
+
+
+def text_of(section: report.Section) -> str:
+    return report.render("t", "0", [section])
+
+
+def test_text_is_escaped_in_every_kind_of_block():
+    nasty = "<script>&\"'"
+    blocks = [
+        report.Text(nasty),
+        report.Note(nasty),
+        report.Table([nasty], [[nasty]], nasty),
+        report.Facts([(nasty, nasty, nasty)]),
+        report.Flow([(nasty, "1", "1", "0", nasty, 10.0)], nasty),
+        report.Items([nasty]),
+        report.Plot(report.Picture(b"x", "image/png", nasty), nasty),
+        report.Row([report.Plot(report.Picture(b"x", "image/png", nasty), nasty)]),
+    ]
+    page = report.render(nasty, nasty, [report.Section("one", nasty, blocks)])
+    assert nasty not in page
+    assert page.count("<script>") == 1
+    assert page.count("&lt;script&gt;") >= 17
+
+
+def test_figures_and_tables_are_numbered_in_order():
+    plot = report.Plot(report.Picture(b"x", "image/png", "a"), "caption")
+    table = report.Table(["c"], [["1"]], "caption")
+    blocks = [plot, table, report.Row([plot, plot]), table]
+    page = text_of(report.Section("one", "One", blocks))
+    places = [page.index(f"<b>{name}.</b>") for name in
+              ("Figure 1", "Table 1", "Figure 2", "Figure 3", "Table 2")]  # fmt: skip
+    assert places == sorted(places)
+
+
+def test_counts_have_a_column_for_every_reason_and_a_total():
+    counts = {
+        "1": {"read": 10, "written": 7, "dropped": {"too_rare": 3}, "missing": {"collinear": 1}},
+        "X": {"read": 5, "written": 3, "dropped": {"too_rare": 1, "no data": 1}, "missing": {}},
+    }
+    table = report.counts_table(counts)
+    assert table.columns == [
+        "chromosome", "read", "in the dataset", "dropped: no data", "dropped: too rare",
+        "kept without estimate: collinear",
+    ]  # fmt: skip
+    assert table.rows == [
+        ["1", "10", "7", "0", "3", "1"],
+        ["X", "5", "3", "1", "1", "0"],
+        ["all", "15", "10", "1", "4", "1"],
+    ]
+
+
+def test_a_long_table_of_loci_is_cut_and_says_so():
+    columns = [
+        "locus", "chromosome", "start", "end", "lead_variant_id", "base_pair_location",
+        "effect_allele", "other_allele", "effect_allele_frequency", "lead_voxel", "x_mm", "y_mm",
+        "z_mm", "beta", "standard_error", "z", "neg_log_10_p_value", "neg_log_10_p_image_wide",
+        "n_significant_voxels", "n_significant_variants", "n_clumps", "novel",
+        "known_associations",
+    ]  # fmt: skip
+    row = [1, "1", 1, 2, "v", 1, "A", "G", 0.2, 3, 1.0, 2.0, 3.0, 0.1, 0.01, 10.0, 20.0, 18.0, 5,
+           2, 1, np.nan, np.nan]  # fmt: skip
+    loci = pd.DataFrame([row] * 450, columns=columns).astype({"novel": object})
+    section = report.loci_section(loci)
+    page = text_of(section)
+    assert "The first 200 of 450" in page
+    assert "Novelty is not known" in page
+    assert page.count("<tr><td") == 200
+
+
+def test_pairs_become_a_symmetric_matrix():
+    pairs = pd.DataFrame({"region_1": ["b", "c"], "region_2": ["a", "a"], "x": [0.5, -0.2]})
+    labels, matrix = report.square_of(pairs, "x")
+    assert labels == ["b", "c", "a"]
+    np.testing.assert_array_equal(matrix, matrix.T)
+    assert matrix[0, 2] == 0.5
+    assert np.isnan(matrix[0, 1])
+
+
+def test_methods_mention_only_what_was_run():
+    values = {
+        "version": "1", "n": 100, "n_voxels": 50, "components": 4, "share": None,
+        "bandwidth": None, "bandwidth_chosen": False, "n_eff": 3.0, "m": 0, "p": 0, "nu": 0,
+        "minor_allele_count": 0, "genome_build": "", "critical_z": None, "significance": None,
+        "level": None, "n_loci": None, "n_novel": None, "clump_r2": None, "clump_kb": None,
+        "heritability_method": None, "m_heritability": None, "n_panel_1": None,
+        "n_panel_2": None, "ld_share": None, "traits": 0,
+    }  # fmt: skip
+    page = text_of(report.methods_section(values))
+    assert "100 subjects" in page
+    assert "https://doi.org/10.1038/s41467-026-69816-z" in page
+    for absent in ("regressed", "significant", "Heritability", "smoothed by", "external"):
+        assert absent not in page.split("<main>")[1].split("</main>")[0]
+    page = text_of(report.methods_section({**values, "m": 900, "p": 3, "nu": 96, "bandwidth": 0.0}))
+    assert "900 variants" in page
+    assert "2 covariates and an intercept" in page
+    assert "were not smoothed" in page

@@ -1,0 +1,203 @@
+"""External GWAS results in the shapes that programs write."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from helpers import TEST_DATA
+from rvga.errors import InputError
+from rvga.sumstats import match_variants, read_sumstats
+
+SHAPES = {
+    "GWAS-SSF": (
+        "chromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\tstandard_error\t"
+        "effect_allele_frequency\tp_value\trsid\tn\n"
+        "1\t100\tG\tA\t0.2\t0.1\t0.3\t0.0455\trs1\t5000\n"
+    ),
+    "PLINK 2": (
+        "#CHROM\tPOS\tID\tREF\tALT\tA1\tOMITTED\tA1_FREQ\tTEST\tOBS_CT\tBETA\tSE\tT_STAT\tP\tERRCODE\n"
+        "1\t100\trs1\tG\tA\tG\tA\t0.3\tADD\t5000\t0.2\t0.1\t2\t0.0455\t.\n"
+        "1\t100\trs1\tG\tA\tG\tA\t0.3\tAGE\t5000\t0.9\t0.1\t9\t1e-9\t.\n"
+    ),
+    "REGENIE": (
+        "CHROM GENPOS ID ALLELE0 ALLELE1 A1FREQ N TEST BETA SE CHISQ LOG10P EXTRA\n"
+        "1 100 rs1 A G 0.3 5000 ADD 0.2 0.1 4 1.342 NA\n"
+    ),
+    "SAIGE": (
+        "CHR\tPOS\tMarkerID\tAllele1\tAllele2\tAC_Allele2\tAF_Allele2\tBETA\tSE\tp.value\tN\n"
+        "1\t100\trs1\tA\tG\t10\t0.3\t0.2\t0.1\t0.0455\t5000\n"
+    ),
+    "LDSC": "SNP A1 A2 N Z\nrs1 G A 5000 2.0\n",
+    "fastGWA": (
+        "CHR\tSNP\tPOS\tA1\tA2\tN\tAF1\tBETA\tSE\tP\n"
+        "1\trs1\t100\tg\ta\t5000\t0.3\t0.2\t0.1\t0.0455\n"
+    ),
+    "odds ratio, commas": (
+        "chr,bp,snp,ea,nea,or,se,n\nchr01,100,rs1,G,A,1.2214027581601699,0.1,5000\n"
+    ),
+    "two-sided p and sign": (
+        f"SNP\tA1\tA2\tN\tBETA\tP\nrs1\tG\tA\t5000\t0.2\t{2 * stats.norm.sf(2.0):.12g}\n"
+    ),
+}
+
+
+def write(folder: Path, text: str, name: str = "trait.tsv") -> Path:
+    path = folder / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["trait.txt", "trait.gz"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_gives_the_same_row(tmp_path, shape, name):
+    found = read_sumstats(write(tmp_path, SHAPES[shape], name)).table
+    assert len(found) == 1
+    row = found.iloc[0]
+    assert (row.effect_allele, row.other_allele) == ("G", "A")
+    assert row.z == pytest.approx(2.0, rel=1e-6)
+    assert row.n == 5000
+    if "chromosome" in found:
+        assert (row.chromosome, row.base_pair_location) == ("1", 100)
+    if "rsid" in found:
+        assert row.rsid == "rs1"
+
+
+def test_p_too_small_for_a_number_still_gives_z(tmp_path):
+    text = "SNP A1 A2 N BETA LOG10P\nrs1 G A 9 -0.1 400\n"
+    z = read_sumstats(write(tmp_path, text)).table.z[0]
+    assert z < 0
+    assert stats.norm.logsf(-z) + np.log(2) == pytest.approx(-400 * np.log(10), rel=1e-12)
+
+
+def test_rows_are_dropped_by_reason(tmp_path):
+    text = "SNP\tA1\tA2\tN\tZ\n" + "".join(
+        f"rs{k}\t{a}\t{b}\t{n}\t{z}\n"
+        for k, (a, b, n, z) in enumerate(
+            [
+                ("A", "G", 900, 1.0), ("A", "T", 900, 1.0), ("C", "G", 900, 1.0),
+                ("A", "<DEL>", 900, 1.0), ("A", "A", 900, 1.0), ("A", "C", 900, "NA"),
+                ("A", "C", "NA", 1.0), ("AT", "A", 900, 1.0), ("T", "C", 100, 1.0),
+                ("T", "C", 650, 1.0), ("T", "C", 900, 1.0),
+            ]
+        )
+    )  # fmt: skip
+    found = read_sumstats(write(tmp_path, text))
+    assert found.table.rsid.tolist() == ["rs0", "rs7", "rs9", "rs10"]
+    assert found.dropped == {
+        "alleles not valid": 2,
+        "no z statistic": 1,
+        "no sample size": 1,
+        "strand-ambiguous alleles": 2,
+        "sample size below two thirds of the 90th percentile": 1,
+    }
+    assert sum(found.dropped.values()) + len(found.table) == found.n_read
+
+
+def test_sample_sizes_given_have_priority(tmp_path):
+    path = write(tmp_path, "SNP A1 A2 N Z\nrs1 G A 5000 2.0\n")
+    assert read_sumstats(path, n=77).table.n[0] == 77
+    assert read_sumstats(path, n_cases=100, n_controls=300).table.n[0] == pytest.approx(300)
+    cases = write(tmp_path, "SNP A1 A2 Nca Nco Z\nrs1 G A 100 300 2.0\n", "cases.txt")
+    assert read_sumstats(cases).table.n[0] == pytest.approx(300)
+
+
+def test_named_columns_win(tmp_path):
+    path = write(tmp_path, "SNP A1 A2 N Z X\nrs1 G A 5000 2.0 3.5\n")
+    found = read_sumstats(path, columns={"z": "X", "effect_allele": "A2", "other_allele": "A1"})
+    assert found.table.z[0] == 3.5
+    assert found.table.effect_allele[0] == "A"
+
+
+BAD = {
+    "no effect allele": ("SNP\tA2\tN\tZ\nrs1\tA\t5\t1\n", {}, "no effect-allele column; found"),
+    "no other allele": ("SNP\tA1\tN\tZ\nrs1\tA\t5\t1\n", {}, "no other-allele column"),
+    "no place": ("A1\tA2\tN\tZ\nA\tG\t5\t1\n", {}, "neither chromosome"),
+    "no effect": ("SNP\tA1\tA2\tN\tP\nrs1\tA\tG\t5\t.1\n", {}, "no z, and no effect"),
+    "no n": ("SNP\tA1\tA2\tZ\nrs1\tA\tG\t1\n", {}, "no sample size"),
+    "only cases": ("SNP\tA1\tA2\tZ\nrs1\tA\tG\t1\n", {"n_cases": 5}, "belong together"),
+    "empty": ("", {}, "is empty"),
+    "header only": ("SNP\tA1\tA2\tN\tZ\n", {}, "no row"),
+    "text for a number": ("SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t5\tx\n", {}, "line 2: 'x'"),
+    "column twice": ("SNP\tA1\tA1\tN\tZ\nrs1\tA\tG\t5\t1\n", {}, "stands twice"),
+    "unknown role": ("SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t5\t1\n", {"columns": {"q": "A1"}}, "no role"),
+    "absent column": (
+        "SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t5\t1\n", {"columns": {"z": "Q"}}, "no column 'Q'",
+    ),
+    "log odds as odds": (
+        "SNP\tA1\tA2\tN\tOR\tSE\nrs1\tA\tG\t5\t-0.2\t0.1\n", {}, "negative values",
+    ),
+    "PLINK 2 without OMITTED": (
+        "#CHROM\tPOS\tREF\tALT\tA1\tOBS_CT\tBETA\tSE\n1\t1\tA\tG\tG\t9\t1\t1\n", {}, "OMITTED",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_tables_are_named(tmp_path, case):
+    text, options, message = BAD[case]
+    with pytest.raises(InputError, match=message):
+        read_sumstats(write(tmp_path, text), **options)
+
+
+def test_a_gzip_file_cut_short_is_named(tmp_path):
+    path = write(tmp_path, "SNP A1 A2 N Z\n" + "rs1 G A 5000 2.0\n" * 5000, "trait.gz")
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"trait\.gz"):
+        read_sumstats(path)
+
+
+def table(*rows: tuple) -> pd.DataFrame:
+    columns = ("chromosome", "base_pair_location", "effect_allele", "other_allele", "rsid")
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.assign(variant_id=frame.rsid)
+
+
+def test_matching_handles_swaps_duplicates_and_strangers():
+    reference = table(
+        ("1", 10, "A", "G", "rs1"), ("1", 20, "A", "G", "rs2"), ("1", 20, "A", "C", "rs3"),
+        ("2", 10, "A", "G", "rs4"), ("2", 30, "A", "G", "rs5"), ("X", 5, "AT", "A", "rs6"),
+    )  # fmt: skip
+    other = table(
+        ("X", 5, "a", "at", "rs6"), ("1", 20, "C", "A", "rs3"), ("1", 10, "A", "G", "rs1"),
+        ("2", 10, "A", "G", "rs4"), ("2", 10, "G", "A", "rs4b"), ("1", 20, "A", "T", "rs2"),
+        (None, 30, "A", "G", "rs5"),
+    )  # fmt: skip
+    row, sign, repeated = match_variants(reference, other)
+    assert row.tolist() == [2, -1, 1, -1, -1, 0]
+    assert sign[[0, 2, 5]].tolist() == [1, -1, -1]
+    assert repeated == 2
+    row, sign, repeated = match_variants(reference, other, by="rsid")
+    assert row.tolist() == [2, -1, 1, 3, 6, 0]
+    assert repeated == 0
+
+
+def test_nothing_matches_an_empty_table():
+    row, sign, repeated = match_variants(table(("1", 10, "A", "G", "rs1")), table())
+    assert (row.tolist(), sign.tolist(), repeated) == ([-1], [1.0], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("eduAttainOkbay.txt", {"n": 293723}), ("ieu-a-298.tsv.gz", {})]
+)
+def test_published_tables(name, options):
+    path = TEST_DATA / "sumstats" / name
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    found = read_sumstats(path, **options)
+    assert found.n_read == len(found.table) + sum(found.dropped.values())
+    assert len(found.table) > 50
+    raw = pd.read_csv(path, sep="\t")
+    first = raw[raw.iloc[:, 0] == found.table.rsid[0]].iloc[0]
+    beta = first.get("Beta", first.get("BETA"))
+    assert found.table.z[0] == pytest.approx(beta / first.SE)
+    assert found.table.effect_allele[0] == first.A1
+    assert np.isfinite(found.table.z).all()

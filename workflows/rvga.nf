@@ -1,0 +1,86 @@
+// From images and genotypes to the report: the order of the parts, and what passes between them.
+
+include { codeDigest            } from '../subworkflows/parameters/main'
+include { orExit                } from '../subworkflows/parameters/main'
+include { simulatedStudy        } from '../subworkflows/parameters/main'
+include { studyFiles            } from '../subworkflows/parameters/main'
+include { SIMULATE              } from '../modules/simulate/main'
+include { REPRESENT             } from '../subworkflows/represent/main'
+include { ASSOCIATE             } from '../subworkflows/associate/main'
+include { RECONSTRUCT           } from '../subworkflows/reconstruct/main'
+include { BUILD_LD_REFERENCE    } from '../subworkflows/ld_reference/main'
+include { ESTIMATE_HERITABILITY } from '../subworkflows/heritability/main'
+include { WRITE_REPORT          } from '../subworkflows/report/main'
+
+workflow RVGA {
+    take:
+    options // map of every parameter, checked
+    steps // map: which parts the inputs reach
+    engine_version // text, for the report
+
+    main:
+    // value: map of the study's files, the user's or simulated ones
+    summaries = channel.empty()
+    if (options.simulate) {
+        SIMULATE(options.simulate, options.seed, codeDigest('simulate'))
+        study = SIMULATE.out.study.map { folder -> studyFiles(simulatedStudy(options, folder)) }
+        summaries = SIMULATE.out.summary
+    }
+    else {
+        study = channel.value(orExit { studyFiles(options) })
+    }
+
+    // Images to components
+    subjects = channel.value([])
+    bases = channel.value([])
+    if (steps.represent) {
+        REPRESENT(study.flatMap { files -> files.images }, study, options)
+        subjects = REPRESENT.out.subjects
+        bases = REPRESENT.out.bases
+        summaries = summaries.mix(REPRESENT.out.summaries)
+    }
+
+    // Components and genotypes to the minimal dataset
+    dataset = study.map { files -> files.minimal }
+    if (steps.associate) {
+        ASSOCIATE(study.flatMap { files -> files.genotypes }, subjects, bases, REPRESENT.out.ldrs, study, options)
+        dataset = ASSOCIATE.out.dataset
+        summaries = summaries.mix(ASSOCIATE.out.summaries)
+    }
+
+    // Voxels and loci
+    loci = channel.value([])
+    if (steps.reconstruct) {
+        RECONSTRUCT(dataset, subjects, study, options)
+        loci = RECONSTRUCT.out.loci
+        summaries = summaries.mix(RECONSTRUCT.out.summaries)
+    }
+
+    // Linkage disequilibrium
+    reference = study.map { files -> files.ld_reference }
+    if (steps.ld_reference) {
+        BUILD_LD_REFERENCE(study, options)
+        reference = BUILD_LD_REFERENCE.out.reference
+        summaries = summaries.mix(BUILD_LD_REFERENCE.out.summaries)
+    }
+
+    // Heritability and genetic correlation
+    heritability = channel.value([])
+    trait_tables = channel.value([])
+    if (steps.heritability) {
+        ESTIMATE_HERITABILITY(dataset, reference, study, options, steps.cross_trait)
+        heritability = ESTIMATE_HERITABILITY.out.heritability
+        trait_tables = ESTIMATE_HERITABILITY.out.trait_tables
+        summaries = summaries.mix(ESTIMATE_HERITABILITY.out.summaries)
+    }
+
+    WRITE_REPORT(summaries, bases, dataset, loci, heritability, trait_tables, study, options, engine_version)
+    report = WRITE_REPORT.out.report
+    truth = WRITE_REPORT.out.truth
+    summaries = summaries.mix(WRITE_REPORT.out.summary)
+
+    emit:
+    report // report.html
+    truth // [truth_comparison.tsv, truth_loci.tsv], where the truth is known
+    summaries // json of every task
+}
