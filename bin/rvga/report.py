@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from rvga import figures
+from rvga.chromosomes import RANK
 from rvga.figures import Picture, Space
 
 DOI = "10.1038/s41467-026-69816-z"
@@ -429,6 +430,11 @@ def association_section(
     return Section("association", "Association", blocks)
 
 
+def _genome_order(chromosome: str) -> tuple[int, str]:
+    """Return what sorts names of chromosomes as in the genome, unknown names last."""
+    return RANK.get(chromosome, len(RANK) + 1), chromosome
+
+
 def counts_table(counts: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return variants read and left out, by reason, by chromosome."""
     reasons: dict[str, str] = {}
@@ -438,7 +444,8 @@ def counts_table(counts: Mapping[str, Mapping[str, Any]]) -> Table:
                 reasons.setdefault(reason, group)
     names = sorted(reasons, key=lambda reason: (reasons[reason], reason))
     rows, totals = [], [0] * (2 + len(names))
-    for chromosome, entry in counts.items():
+    # JSON keeps text keys in the order of text, which puts 10 before 2.
+    for chromosome, entry in sorted(counts.items(), key=lambda item: _genome_order(item[0])):
         numbers = [int(entry["read"]), int(entry["written"])] + [
             int(entry.get(reasons[reason], {}).get(reason, 0)) for reason in names
         ]

@@ -50,6 +50,7 @@ ABOVE = {
     "ld_reference",
     "query",
     "report",
+    "simulate_genotypes",
     "simulate_study",
     "truth",
 }

@@ -147,3 +147,8 @@ def test_methods_mention_only_what_was_run():
     assert "900 variants" in page
     assert "2 covariates and an intercept" in page
     assert "were not smoothed" in page
+
+
+def test_counts_stand_in_the_order_of_the_genome():
+    counts = {name: {"read": 1, "written": 1} for name in ("10", "2", "1", "X")}
+    assert [row[0] for row in report.counts_table(counts).rows] == ["1", "2", "10", "X", "all"]
