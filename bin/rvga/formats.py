@@ -100,7 +100,7 @@ KINDS: dict[str, Kind] = {
         {
             **_GEOMETRY_ATTRIBUTE,
             "bandwidth": "the bandwidth used, in millimetres; 0 is no smoothing",
-            "n_eff": "effective number of independent voxels, (sum of eigenvalues)^2 / sum of squares",
+            "n_eff": "effective number of independent voxels, squared sum over sum of squares",
             "total_variance": "sum of all eigenvalues, from the trace",
             "n": "subjects that the components were found in",
         },
@@ -482,13 +482,15 @@ def open_file(path: str | Path, kind: str) -> Envelope:
         handle = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise InputError(
-            f"{path}: not a readable HDF5 file (damaged, cut short or of another format): make it again"
+            f"{path}: not a readable HDF5 file (damaged, cut short or of another format): "
+            "make it again"
         ) from error
     try:
         found = str(handle.attrs.get("format", ""))
         if found != f"{FORMAT}.{kind}":
             raise InputError(
-                f"{path}: is '{found or 'a foreign HDF5 file'}', but an rvga '{kind}' file is due here"
+                f"{path}: is '{found or 'a foreign HDF5 file'}', "
+                f"but an rvga '{kind}' file is due here"
             )
         version = int(handle.attrs.get("format_version", -1))
         if version != KINDS[kind].version:

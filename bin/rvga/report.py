@@ -860,8 +860,10 @@ def truth_section(
                 [row.quantity, row.value, _blank(row.goal), _blank(row.reached)]
                 for row in single.itertuples()
             ],
-            "Loci against the truth. They are told true from false by distance alone (500 kb): "
-            "linkage disequilibrium with the causal variants is not known here.",
+            "Loci against the truth. A locus is false when its lead has no causal variant within "
+            "500 kb; linkage disequilibrium, which could only excuse more loci, is not looked at. "
+            "The rule shows little where few variants lie that far from every causal variant: "
+            "below a quarter of them, its goal counts as not known.",
             frozenset({1}),
         ),
         Table(

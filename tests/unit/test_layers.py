@@ -11,7 +11,6 @@ PACKAGE = Path(__file__).parents[2] / "bin" / "rvga"
 FOUNDATION = {"__init__", "errors", "version", "parallel"}
 MATHEMATICS = {
     "coding",
-    "coding",
     "component_gwas",
     "fpca",
     "heritability",
@@ -35,7 +34,6 @@ FILES = {
     "gwas_ssf",
     "images",
     "known_loci",
-    "minimal",
     "minimal",
     "samples",
     "sumstats",
