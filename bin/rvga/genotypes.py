@@ -35,7 +35,7 @@ _DOSAGE_BITS = 0xE0  # bits 5 to 7 of a variant record type: dosages are present
 _COMPANIONS = {".pgen": ((".pvar", ".pvar.zst"), (".psam",)), ".bed": ((".bim",), (".fam",))}
 _CONVERTIBLE = (".bgen", ".vcf", ".vcf.gz", ".bcf")
 _MAX_POSITION = (1 << 31) - 1
-_READ_BYTES = 1 << 23
+_READ_BYTES = 1 << 20
 _READ_LINES = 1 << 17
 
 
@@ -296,6 +296,8 @@ def open_genotypes(
         variants, samples = variants or found[0], samples or found[1]
     with main.open("rb") as handle:
         magic = handle.read(3)
+    if not magic:
+        raise InputError(f"{main}: the file is empty (genotypes); copy or make it again")
     if magic[:2] != _MAGIC or len(magic) < 3:
         raise InputError(
             f"{main}: not a PLINK file (its first bytes are not 6c 1b): give a .pgen or .bed file"
@@ -495,6 +497,7 @@ def _layout(path: Path) -> tuple[int, list[str], str]:
     skipped = 0
     with pa.input_stream(str(path), compression="detect") as raw:
         for line in _lines(raw):
+            line = line.removeprefix("\ufeff")
             if line.startswith("##"):
                 skipped += 1
                 continue

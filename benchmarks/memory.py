@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Does peak memory follow the chunk and not the study? Triple the variants and see.
+
+Writes random genotypes of m and of 3 m variants, runs the stages COMPONENT_GWAS (one chunk of
+equal size of either), MINIMAL_DATASET, IMAGE_TAIL and SCAN_VOXELS (all variants, blocks of equal
+size) as their own processes, and prints the largest resident memory of each in MiB.
+
+    python benchmarks/memory.py --variants 60000
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bin"))
+
+from rvga import formats
+from rvga.geometry import Geometry, add_geometry
+from rvga.samples import sample_hash
+
+BIN = Path(__file__).resolve().parents[1] / "bin"
+# The largest resident memory of a process starts at that of the process that made it, hence a
+# small one in between.
+LAUNCHER = """
+import os, resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
+def main() -> None:
+    """Run the measurement."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subjects", type=int, default=2000)
+    parser.add_argument("--variants", type=int, default=60_000, help="m; 3 m are tried too")
+    parser.add_argument("--chunk-variants", type=int, default=10_000)
+    parser.add_argument("--components", type=int, default=40)
+    parser.add_argument("--voxels", type=int, default=5000)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    sizes = [args.variants, 3 * args.variants]
+    peaks = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_model(folder, args)
+        for m in sizes:
+            peaks.append(measure(folder / str(m), m, args))
+    print(
+        f"peak resident memory, MiB ({args.subjects} people, {args.components} components, ", end=""
+    )
+    print(
+        f"{args.voxels} voxels, chunks of {args.chunk_variants} variants, {args.threads} threads)"
+    )
+    print(f"{'stage':<18}{sizes[0]:>10,}{sizes[1]:>10,}  ratio")
+    for stage in peaks[0]:
+        few, many = (peak[stage] for peak in peaks)
+        print(f"{stage:<18}{few:>10.0f}{many:>10.0f}{many / few:>7.2f}")
+
+
+def measure(folder: Path, m: int, args: argparse.Namespace) -> dict[str, float]:
+    """Return stage → largest peak of its tasks in MiB, for a study of m variants."""
+    folder.mkdir()
+    shared = folder.parent
+    main_file = write_genotypes(folder, m, args.subjects)
+    size = args.chunk_variants
+    chunks, peaks = [], []
+    for first in range(0, m, size):
+        chunks.append(folder / f"gwas.{first:09d}.h5")
+        options = ["--genotypes", main_file, "--null", shared / "null.h5", "--out", chunks[-1]]
+        options += ["--first-variant", first, "--n-variants", min(size, m - first)]
+        peaks.append(peak("component_gwas", *options, threads=args.threads))
+    found = {"COMPONENT_GWAS": max(peaks)}
+    dataset, tail = folder / "study.rvga.h5", folder / "tail.h5"
+    models = ["--bases", shared / "bases.h5", "--null", shared / "null.h5"]
+    found["MINIMAL_DATASET"] = peak(
+        "minimal_dataset", "--chunks", *chunks, *models, "--out", dataset, threads=1
+    )
+    found["IMAGE_TAIL"] = peak(
+        "image_tail", "--dataset", dataset, "--draws", 1000, "--out", tail, threads=args.threads
+    )
+    outputs = ["--out", folder / "hits.tsv.gz", "--out-voxels", folder / "voxels.tsv"]
+    found["SCAN_VOXELS"] = peak(
+        "scan_voxels", "--dataset", dataset, "--tail", tail, *outputs, threads=args.threads
+    )
+    return found
+
+
+def peak(stage: str, *options: object, threads: int) -> float:
+    """Run a stage and return its peak resident memory in MiB."""
+    command = [sys.executable, BIN / f"rvga_{stage}.py", *options, "--threads", threads]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return int(done.stdout) / unit
+
+
+def write_model(folder: Path, args: argparse.Namespace) -> None:
+    """Write ``null.h5`` and ``bases.h5`` of random LDRs and bases."""
+    rng = np.random.default_rng(1)
+    n, r = args.subjects, args.components
+    subjects = [f"i{row:07d}" for row in range(n)]
+    Q = np.linalg.qr(np.column_stack([np.ones(n), rng.normal(size=(n, 5))]))[0]
+    S = rng.normal(size=(n, r)) * np.linspace(3, 1, r)
+    residual = S - Q @ (Q.T @ S)
+    same = {"subjects": "0" * 64}
+    attributes = {"sample_hash": sample_hash(subjects), "covariates": ["intercept", *"abcde"]}
+    with formats.create(folder / "null.h5", "null", attributes, inputs=same) as writer:
+        for name, values in {"Q": Q, "residual_ldrs": residual, "A": residual.T @ residual}.items():
+            writer.add(name, values)
+        writer.add("subject", subjects)
+    side = int(np.ceil(args.voxels ** (1 / 3)))
+    index = np.argwhere(np.ones((side, side, side)))[: args.voxels].astype(np.int32)
+    geometry = Geometry(np.diag([2.0, 2, 2, 1]), (side, side, side), index)
+    attributes = {
+        "geometry_type": "nifti",
+        "bandwidth": 0.0,
+        "n_eff": 30.0,
+        "total_variance": 100.0,
+        "n": n,
+    }
+    with formats.create(folder / "bases.h5", "bases", attributes, inputs=same) as writer:
+        bases = np.linalg.qr(rng.normal(size=(args.voxels, r)))[0]
+        writer.add("bases", bases.astype(np.float32))
+        writer.add("eigenvalues", np.linspace(9, 1, r))
+        writer.add("mean", np.zeros(args.voxels))
+        writer.add("coordinates", geometry.coordinates)
+        writer.add("candidate_bandwidths", np.array([0.0]))
+        writer.add("candidate_scores", np.array([0.0]))
+        add_geometry(writer, geometry)
+
+
+def write_genotypes(folder: Path, m: int, n: int) -> Path:
+    """Write a PLINK 1 set of m independent variants; return the main file."""
+    rng = np.random.default_rng(2)
+    path = folder / "g.bed"
+    with path.open("wb") as handle, (folder / "g.bim").open("w") as names:
+        handle.write(bytes([0x6C, 0x1B, 1]))
+        for first in range(0, m, 1000):
+            size = min(1000, m - first)
+            # Two bits a person; 01 is a missing call, made a heterozygote (10).
+            codes = rng.integers(0, 4, (size, -(-n // 4) * 4), dtype=np.uint8)
+            codes[codes == 1] = 2
+            codes[:, n:] = 0
+            handle.write((codes.reshape(size, -1, 4) << np.array([0, 2, 4, 6])).sum(2).astype("u1"))
+            for row in range(first, first + size):
+                names.write(f"1\trs{row}\t0\t{row + 1}\tG\tA\n")
+    lines = [f"i{row:07d}\ti{row:07d}\t0\t0\t2\t-9\n" for row in range(n)]
+    (folder / "g.fam").write_text("".join(lines))
+    return path
+
+
+if __name__ == "__main__":
+    main()
