@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 POPULATION_SIZE = 10_000
 RECOMBINATION_RATE = 1e-8
 _LEAST_SPACING = 50.0  # base pairs a variant, on average
+_LOCAL_SHARE = 0.2  # of the chromosomes with causal variants: those with planted ones only
 
 
 def generator(seed: int, stream: str, index: int = 0) -> np.random.Generator:
@@ -129,16 +130,53 @@ def missing_calls(genotypes: np.ndarray, rate: float, rng: np.random.Generator) 
     return called
 
 
+def choose_chromosomes(
+    n: int, null_share: float, n_planted: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share the causal variants out among chromosomes, of which some get none at all.
+
+    A locus found on a chromosome without a causal variant is false for certain, which a locus
+    among many background variants never is. Of the other chromosomes about a fifth have planted
+    variants only, and the rest have the polygenic background, planted variants among it.
+
+    Parameters
+    ----------
+    n : int
+        Chromosomes.
+    null_share : float
+        Share of them that get no causal variant (to the nearest whole number, one at least
+        is left).
+    n_planted : int
+        Planted variants.
+
+    Returns
+    -------
+    planted : (n,) array of int
+        Planted variants of each chromosome.
+    background : (n,) array of bool
+        Whether it has background variants.
+    """
+    order = rng.permutation(n)
+    n_null = min(int(null_share * n + 0.5), n - 1)
+    active = order[n_null:]
+    n_local = min(int(_LOCAL_SHARE * len(active) + 0.5), n_planted, len(active) - 1)
+    background = np.zeros(n, dtype=bool)
+    background[active[n_local:]] = True
+    planted = np.zeros(n, dtype=np.int64)
+    np.add.at(planted, active[np.arange(n_planted) % len(active)], 1)
+    return planted, background
+
+
 def choose_causal(
     frequency: np.ndarray,
     n_planted: int,
     n_background: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose causal variants of one genotype file.
+    """Choose causal variants among those of a chromosome.
 
     Planted variants are common (minor allele frequency of .15 or more where there are such)
-    and lie in separate parts of the file; background variants have at least .01,
+    and lie in separate parts of the chromosome; background variants have at least .01,
     the least that an LD reference takes.
 
     Parameters
@@ -149,7 +187,7 @@ def choose_causal(
     Returns
     -------
     planted, background : arrays of int
-        Places in the file, ascending and disjoint; fewer than asked for when the file has
+        Places in ``frequency``, ascending and disjoint; fewer than asked for when there are
         too few variants.
     """
     minor = np.minimum(frequency, 1 - frequency)
@@ -441,13 +479,10 @@ def background_effects(
 ) -> np.ndarray:
     """Return effects (l, n_factors) of standardised dosages (l, n) on background factors.
 
-    Normal, half of them nought, scaled so that each factor's score has variance one in the
-    people at hand.
+    Normal, so that no single variant is strong, and scaled so that each factor's score has
+    variance one in the people at hand.
     """
-    n_causal = len(standardised)
-    effect = rng.standard_normal((n_causal, n_factors))
-    effect *= rng.random((n_causal, n_factors)) < 0.5
-    effect[np.arange(n_factors) % n_causal, np.arange(n_factors)] += 1e-3
+    effect = rng.standard_normal((len(standardised), n_factors))
     scores = effect.T @ standardised
     return effect / scores.std(axis=1)
 

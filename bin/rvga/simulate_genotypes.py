@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 import pgenlib
 
 from rvga import cli, simulate
+from rvga.chromosomes import AUTOSOMES, RANK
 from rvga.errors import InputError
 from rvga.genotypes import MISSING, open_genotypes
 
@@ -34,15 +35,12 @@ class Causal:
     def add(
         self,
         variants: pd.DataFrame,
-        frequency: np.ndarray,
-        n_planted: int,
-        n_background: int,
-        rng: np.random.Generator,
+        planted: np.ndarray,
+        background: np.ndarray,
         study: Callable[[np.ndarray], np.ndarray],
         trait: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        """Choose among a file's variants; ``study`` and ``trait`` fetch dosages by index."""
-        planted, background = simulate.choose_causal(frequency, n_planted, n_background, rng)
+        """Add a file's causal variants by index; ``study`` and ``trait`` fetch their dosages."""
         index = np.sort(np.concatenate([planted, background]))
         if index.size == 0:
             return
@@ -130,6 +128,7 @@ class Population:
     n_variants: int
     n_chromosomes: int
     n_panel: tuple[int, int]
+    null_chromosomes: list[str]  # those without a causal variant
 
 
 def _roles(n: int, kinds: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -160,8 +159,12 @@ def simulated_genotypes(folder: Path, options: dict[str, Any]) -> Population:
     n_chromosomes = options["chromosomes"]
     counts = _shares(options["variants"], n_chromosomes)
     cli.state_memory("one chromosome's genotypes", counts[0] * n_people * 22.0 + 2e8)
-    planted = _shares(options["planted_loci"], n_chromosomes)
-    background = _shares(options["causal_variants"], n_chromosomes)
+    _state_causal(options, sizes[0] + sizes[3])
+    planted, has_background = simulate.choose_chromosomes(
+        n_chromosomes, options["null_chromosomes"], options["planted_loci"],
+        simulate.generator(seed, "chromosomes"),
+    )  # fmt: skip
+    background = _background_counts(counts, has_background, options)
     causal = Causal()
     for number in cli.progress(range(n_chromosomes), n_chromosomes, "chromosome"):
         label = str(number + 1)
@@ -177,8 +180,11 @@ def simulated_genotypes(folder: Path, options: dict[str, Any]) -> Population:
         rng = simulate.generator(seed, "variants", number)
         variants = _name_variants(label, position, rng)
         study, panel_1, panel_2, trait = np.split(genotypes, bounds[1:-1], axis=1)
+        chosen = simulate.choose_causal(
+            study.mean(axis=1) / 2, int(planted[number]), int(background[number]), rng
+        )
         causal.add(
-            variants, study.mean(axis=1) / 2, planted[number], background[number], rng,
+            variants, *chosen,
             lambda index, study=study: study[index],
             (lambda index, trait=trait: trait[index]) if sizes[3] else None,
         )  # fmt: skip
@@ -208,7 +214,35 @@ def simulated_genotypes(folder: Path, options: dict[str, Any]) -> Population:
     return Population(
         samples[0]["#IID"].to_numpy(dtype=str), male[: sizes[0]], role, causal,
         options["variants"], n_chromosomes, (sizes[1], sizes[2]),
+        [label for label, k in zip(labels, planted + background, strict=True) if not k],
     )  # fmt: skip
+
+
+def _state_causal(options: dict[str, Any], n_people: int) -> None:
+    """State the memory of the causal variants' dosages, which stay until the images are made."""
+    n_causal = options["causal_variants"] + options["planted_loci"]
+    cli.state_memory("dosages of the causal variants", n_causal * n_people * 32.0)
+
+
+def _background_counts(
+    sizes: Sequence[int], has_background: np.ndarray, options: dict[str, Any]
+) -> np.ndarray:
+    """Share the background variants out in proportion to the variants of the chromosomes.
+
+    Raises
+    ------
+    InputError
+        More causal variants than half of those that may be.
+    """
+    room = np.where(has_background, sizes, 0)
+    if options["causal_variants"] + options["planted_loci"] > room.sum() // 2:
+        raise InputError(
+            f"--causal-variants {options['causal_variants']}: together with --planted-loci more "
+            f"than half of the {room.sum()} variants on the chromosomes "
+            "with a polygenic background; give fewer, or less --null-chromosomes"
+        )
+    ends = np.concatenate([[0], np.cumsum(room)])
+    return np.diff(np.round(ends * options["causal_variants"] / ends[-1]).astype(np.int64))
 
 
 def _name_variants(label: str, position: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
@@ -265,16 +299,32 @@ def given_genotypes(folder: Path, options: dict[str, Any], warnings: list[str]) 
         order = simulate.generator(seed, "panels").permutation(n)
         panels = [np.sort(order[:size]), np.sort(order[size : 2 * size])]
         total = sum(genotypes.n_variants for genotypes in opened)
-        if options["causal_variants"] + options["planted_loci"] > total // 2:
-            raise InputError(
-                f"--causal-variants {options['causal_variants']}: together with --planted-loci "
-                f"more than half of the {total} variants; give fewer"
-            )
+        # Parts of a file that are a chromosome each; a chromosome may be in several files.
+        parts = [
+            (number, name, np.flatnonzero(chromosome == name))
+            for number, genotypes in enumerate(opened)
+            for chromosome in [genotypes.variants["chromosome"].to_numpy(dtype=object)]
+            for name in AUTOSOMES
+            if np.any(chromosome == name)
+        ]
+        names = sorted({name for _, name, _ in parts}, key=RANK.get)
+        if not names:
+            raise InputError(f"{options['genotypes']}: no variant on chromosomes 1 to 22")
+        planted, has_background = simulate.choose_chromosomes(
+            len(names), options["null_chromosomes"], options["planted_loci"],
+            simulate.generator(seed, "chromosomes"),
+        )  # fmt: skip
+        of_name = np.array([names.index(name) for _, name, _ in parts])
+        n_background = _background_counts(
+            [len(rows) for *_, rows in parts], has_background[of_name], options
+        )
+        n_planted = np.zeros(len(parts), dtype=np.int64)
+        for place, number in enumerate(planted):
+            same = np.flatnonzero(of_name == place)
+            n_planted[same] = _shares(int(number), len(same))
         cli.state_memory("blocks of genotypes", BLOCK * n * 20.0 + 2e8)
+        _state_causal(options, n)
         causal, sheets = Causal(), [[], []]
-        planted = _shares(options["planted_loci"], len(rows))
-        ends = np.cumsum([0, *(genotypes.n_variants for genotypes in opened)])
-        background = np.diff(np.round(ends * options["causal_variants"] / total).astype(int))
         for number, (row, genotypes) in enumerate(
             cli.progress(list(zip(rows, opened, strict=True)), len(rows), "genotype file")
         ):
@@ -306,10 +356,18 @@ def given_genotypes(folder: Path, options: dict[str, Any], warnings: list[str]) 
                     for writer, part in zip(written, panels, strict=True):
                         _append(writer, block[:, part])
             frequency[genotypes.variants["variant_id"].duplicated(keep=False)] = 0
-            frequency[~genotypes.variants["chromosome"].isin([str(c) for c in range(1, 23)])] = 0
+            rng = simulate.generator(seed, "variants", number)
+            chosen: list[list[np.ndarray]] = [[], []]
+            for place, (file, _, index) in enumerate(parts):
+                if file == number:
+                    picked = simulate.choose_causal(
+                        frequency[index], int(n_planted[place]), int(n_background[place]), rng
+                    )
+                    for kind, which in zip(chosen, picked, strict=True):
+                        kind.append(index[which])
             causal.add(
-                genotypes.variants, frequency, planted[number], int(background[number]),
-                simulate.generator(seed, "variants", number),
+                genotypes.variants,
+                *(np.concatenate([np.zeros(0, np.int64), *kind]) for kind in chosen),
                 lambda index, genotypes=genotypes, everybody=everybody: genotypes.dosages(
                     index, everybody
                 ),
@@ -326,7 +384,8 @@ def given_genotypes(folder: Path, options: dict[str, Any], warnings: list[str]) 
         cli.warn("fewer planted loci than asked for: too few common variants", warnings)
     cli.report("no external trait: the genotype files leave no people for a sample of its own")
     role = _roles(n, (2, 3, 4), simulate.generator(seed, "roles"))
-    return Population(subject, None, role, causal, total, len(rows), (size, size))
+    null = [name for name, k, b in zip(names, planted, has_background, strict=True) if not k | b]
+    return Population(subject, None, role, causal, total, len(names), (size, size), null)
 
 
 def read_sheet(path: Path) -> list[dict[str, Any]]:

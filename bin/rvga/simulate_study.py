@@ -42,7 +42,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "trait_subjects": 600,
         "voxel_size": 14,
         "planted_loci": 4,
-        "causal_variants": 60,
+        "causal_variants": 120,
+        "null_chromosomes": 0.34,
         "genetic_factors": 6,
         "residual_factors": 60,
         "regions": 6,
@@ -54,16 +55,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "subjects": 3000,
         "variants": 20_000,
         "chromosomes": 22,
-        "chromosome_length": 3_000_000,
+        "chromosome_length": 8_000_000,
         "panel_subjects": 1000,
         "trait_subjects": 3000,
         "voxel_size": 5,
         "planted_loci": 10,
-        "causal_variants": 800,
+        "causal_variants": 4000,
+        "null_chromosomes": 0.36,
         "genetic_factors": 8,
         "residual_factors": 200,
         "regions": 12,
-        "heritability": 0.38,
+        "heritability": 0.26,
         "trait_heritability": 0.5,
         "minor_allele_frequency": 0.008,
     },
@@ -80,6 +82,11 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "voxel_size": (int, "millimetres, 3 to 20"),
     "planted_loci": (int, "variants that act on a local region, 0 to 40"),
     "causal_variants": (int, "variants of the polygenic background"),
+    "null_chromosomes": (
+        float,
+        "share of the chromosomes, chosen by the seed, that hold no causal variant at all, so "
+        "that a locus found there is false, 0 to 0.9",
+    ),
     "genetic_factors": (int, "spatial factors of the background, 1 to 40"),
     "residual_factors": (int, "spatial factors of the residual, 2 to 400"),
     "regions": (int, "regions of the atlas, 2 to 200"),
@@ -97,6 +104,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "voxel_size": (3, 20),
     "planted_loci": (0, 40),
     "causal_variants": (1, 1_000_000),
+    "null_chromosomes": (0, 0.9),
     "genetic_factors": (1, 40),
     "residual_factors": (2, 400),
     "regions": (2, 200),
@@ -205,6 +213,12 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     options["sheet"] = None
     if args.seed < 0:
         raise InputError(f"--seed {args.seed}: a seed is at least 0")
+    if options["causal_variants"] < options["genetic_factors"]:
+        raise InputError(
+            f"--causal-variants {options['causal_variants']}: fewer than the "
+            f"{options['genetic_factors']} spatial factors that they make; give more, or fewer "
+            "--genetic-factors"
+        )
     if options["genotypes"] is not None:
         useless = [name for name in _ONLY_SIMULATED if name in given]
         if useless:
@@ -219,11 +233,6 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             f"--variants {options['variants']}: at least 20 are needed for each of the "
             f"{options['chromosomes']} chromosomes"
-        )
-    if options["causal_variants"] + options["planted_loci"] > options["variants"] // 2:
-        raise InputError(
-            f"--causal-variants {options['causal_variants']}: together with --planted-loci more "
-            f"than half of the {options['variants']} variants; give fewer, or more variants"
         )
     return options
 
@@ -310,6 +319,11 @@ def _write_study(
         seed=seed,
     )
     effect = weights @ images.to_factors.T
+    n_planted = int(planted.sum())
+    # What single regressions see of the background: effects of neighbours in LD are in it.
+    marginal = np.linalg.inv(images.to_factors)[:, n_planted:] @ (
+        scores[n_planted:] @ standardised[~planted].T / len(complete)
+    )
     has_trait = trait_dosages is not None
     trait_effect = np.zeros(len(variants))
     if has_trait:
@@ -374,8 +388,10 @@ def _write_study(
             writer.add(name, values)
 
     _write_parameters(folder / "study.yml", target, has_trait, given)
-    (folder / "README.txt").write_text(_readme(options, given, has_trait))
-    return _numbers(options, study, images, variants, planted, effect, complete, n_voxels, known)
+    (folder / "README.txt").write_text(_readme(options, study, given, has_trait))
+    return _numbers(
+        options, study, images, variants, planted, effect, marginal, complete, n_voxels, known
+    )
 
 
 def _target_noncentrality(n_planted: int) -> np.ndarray:
@@ -551,7 +567,7 @@ def _write_parameters(path: Path, target: Path, has_trait: bool, given: bool) ->
     path.write_text("\n".join(lines) + "\n")
 
 
-def _readme(options: dict[str, Any], given: bool, has_trait: bool) -> str:
+def _readme(options: dict[str, Any], study: Population, given: bool, has_trait: bool) -> str:
     shown = {name: value for name, value in options.items() if value is not None}
     shown.pop("genotypes", None)
     shown.pop("sheet", None)
@@ -572,10 +588,16 @@ def _readme(options: dict[str, Any], given: bool, has_trait: bool) -> str:
         if has_trait
         else ""
     )
+    null = ", ".join(study.null_chromosomes)
+    where = (
+        f"Chromosomes without any causal variant, where every locus found is false:\n{null}."
+        if null
+        else "Every chromosome has causal variants."
+    )
     settings = "\n".join(f"  {name}: {value}" for name, value in shown.items())
     return (
         f"{_MARK}. Nobody's data: images, covariates and effects are made up.\n\n"
-        f"{genotypes}{trait}\n\n"
+        f"{genotypes}{trait}\n\n{where}\n\n"
         "truth.h5 holds what the images were made from: the genetic covariance of the voxels\n"
         "(F F'), the residual one (E E' and white noise), and each causal variant's effects.\n"
         "study.yml holds the parameters of a run (absolute paths: make the study again\n"
@@ -590,6 +612,7 @@ def _numbers(
     variants: pd.DataFrame,
     planted: np.ndarray,
     effect: np.ndarray,
+    marginal: np.ndarray,
     complete: np.ndarray,
     n_voxels: int,
     known: int,
@@ -604,7 +627,19 @@ def _numbers(
         strength = np.abs(
             simulate.noncentrality(B, images.F @ effect[planted].T, variance, len(complete))
         ).max(axis=0)
+    background_strength = max(
+        (
+            float(np.abs(simulate.noncentrality(B, images.F @ part, variance, len(complete))).max())
+            for part in np.split(marginal, range(BLOCK, marginal.shape[1], BLOCK), axis=1)
+            if part.size
+        ),
+        default=0.0,
+    )
     chance = simulate.power(strength, CRITICAL_Z)
+    cli.report(
+        "chromosomes without a causal variant: " + (", ".join(study.null_chromosomes) or "none")
+    )
+    cli.report(f"largest non-centrality of a background variant: {background_strength:.1f}")
     cli.report(
         f"{len(complete)} people with complete data, {study.n_variants} variants, {n_voxels} "
         f"voxels; about {B.shape[1]} components; true heritability of the denoised image "
@@ -631,6 +666,8 @@ def _numbers(
         "n_components": B.shape[1],
         "heritability_mean": true_h2.mean(),
         "heritability_sd": true_h2.std(),
+        "null_chromosomes": study.null_chromosomes,
+        "background_noncentrality": round(background_strength, 2),
         "planted_noncentrality": np.round(strength, 2),
         "planted_power": np.round(chance, 3),
     }

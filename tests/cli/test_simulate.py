@@ -31,7 +31,9 @@ TINY = (
         (("--colour", "red"), "unrecognized arguments"),
         (("--seed", -1), "a seed is at least 0"),
         (("--variants", 40), "at least 20 are needed for each of the 3 chromosomes"),
-        (("--causal-variants", 1900), "more than half of the 2000 variants"),
+        (("--causal-variants", 900), "more than half of the 1333 variants on the chromosomes with"),
+        (("--causal-variants", 5), "fewer than the 6 spatial factors"),
+        (("--null-chromosomes", 1), "1 is outside 0 to 0.9"),
         (("--chromosome-length", 10000, "--variants", 200000), "do not fit"),
         (("--voxel-size", 20, "--regions", 100), "voxels are too few"),
         (("--genotypes", "absent.csv"), "absent.csv: no such file"),
@@ -90,6 +92,16 @@ def test_simulate__nothing_genetic_can_be_asked_for(run_stage, tmp_path):
     assert "traits" not in (out / "study.yml").read_text()
 
 
+def test_simulate__without_null_chromosomes(run_stage, tmp_path):
+    out = tmp_path / "study"
+    result = run_stage("simulate", *TINY, "--null-chromosomes", 0, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "chromosomes without a causal variant: none" in result.stderr
+    with formats.open_file(out / "truth.h5", "truth") as truth:
+        assert set(truth["causal/chromosome"][...].tolist()) == {1, 2, 3}
+    assert "Every chromosome has causal variants." in (out / "README.txt").read_text()
+
+
 def test_simulate__parameters_name_existing_files(run_stage, tmp_path):
     out = tmp_path / "study"
     assert run_stage("simulate", *TINY, "--out", out).returncode == 0
@@ -133,6 +145,10 @@ def test_simulate__images_on_given_genotypes(run_stage, tmp_path):
                 )
                 panels.append(set(part.subject))
     assert not panels[0] & panels[-1]
+    with formats.open_file(out / "truth.h5", "truth") as truth:
+        assert len(set(truth["causal/chromosome"][...].tolist())) == 2
+        assert truth["causal/planted"][...].sum() == 2
+        assert len(truth["causal/planted"][...]) == 12
     assert not (out / "traits.csv").exists()
 
 
@@ -171,6 +187,7 @@ def test_simulate__on_real_genotypes(run_stage, tmp_path):
     assert result.returncode == 0, result.stderr
     with formats.open_file(out / "truth.h5", "truth") as truth:
         assert truth["causal/planted"][...].sum() == 4
+        assert len(set(truth["causal/chromosome"][...].tolist())) == 1
         assert 460 < truth.attributes["n"] < 489
     with open_genotypes(folder / "chr22.bed") as genotypes:
         assert len(pd.read_csv(out / "images.csv")) <= len(genotypes.subject)

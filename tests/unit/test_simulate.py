@@ -98,6 +98,47 @@ def test_choose_causal__planted_are_common_and_apart():
     assert np.diff(planted).min() > 30
 
 
+@pytest.mark.parametrize(
+    ("n", "share", "n_planted", "expected"),
+    [
+        (22, 0.36, 10, (8, 3)),
+        (22, 0.36, 0, (8, 0)),
+        (22, 0, 2, (0, 2)),
+        (3, 0.34, 4, (1, 0)),
+        (1, 0.9, 4, (0, 0)),
+        (2, 0.9, 1, (1, 0)),
+    ],
+)
+def test_choose_chromosomes__some_have_nothing_some_only_planted(n, share, n_planted, expected):
+    planted, background = simulate.choose_chromosomes(n, share, n_planted, np.random.default_rng(3))
+    assert planted.sum() == n_planted
+    assert np.sum((planted == 0) & ~background) == expected[0]
+    assert np.sum((planted > 0) & ~background) == expected[1]
+    if n_planted > expected[1]:
+        assert np.any((planted > 0) & background)
+    assert background.any()
+    n_active = n - expected[0]
+    assert planted.max() == -(-n_planted // n_active)
+
+
+def test_choose_chromosomes__by_the_seed():
+    def chosen(seed):
+        rng = np.random.default_rng(seed)
+        return tuple(simulate.choose_chromosomes(22, 0.36, 10, rng)[1])
+
+    assert chosen(1) == chosen(1)
+    assert len({chosen(seed) for seed in range(10)}) == 10
+
+
+def test_background_effects__are_normal_with_scores_of_variance_one():
+    rng = np.random.default_rng(7)
+    standardised = rng.standard_normal((3000, 200))
+    effect = simulate.background_effects(standardised, 4, rng)
+    np.testing.assert_allclose((effect.T @ standardised).std(axis=1), 1)
+    kurtosis = np.mean(effect**4) / np.mean(effect**2) ** 2
+    assert kurtosis == pytest.approx(3, abs=0.25)
+
+
 def test_covariance_factor__equals_covariance_of_genetic_values():
     rng = np.random.default_rng(3)
     patterns = rng.standard_normal((40, 5))
@@ -292,6 +333,16 @@ def test_study__heritability_varies_and_loci_are_strong(study):
     )
     strength = np.abs(simulate.noncentrality(B, F @ scaled.T, variance, 290)).max(axis=0)
     assert np.sum(simulate.power(strength, 6.5) > 0.95) >= 2
+
+
+def test_study__a_chromosome_without_causal_variants(study):
+    """One of three chromosomes is free of them, and the study's description names it."""
+    truth = _truth(study)
+    free = sorted({1, 2, 3} - set(truth["causal/chromosome"].tolist()))
+    assert len(free) == 1
+    assert len(truth["causal/chromosome"]) == 124
+    text = " ".join((study / "README.txt").read_text().split())
+    assert f"without any causal variant, where every locus found is false: {free[0]}." in text
 
 
 def test_study__same_seed_same_bytes_whatever_the_threads(study, tmp_path):

@@ -179,8 +179,43 @@ def test_loci_are_told_true_from_false_by_distance(known, loci):
     assert (false["value"], false["reached"]) == ("2", "no")
     assert table.loc["loci without a planted variant within 500 kb", "value"] == "2"
     assert table.loc["expected number found (sum of powers)", "value"] == "2.190"
-    assert table.loc["share of all variants within 500 kb of a causal variant", "value"] == "0.333"
+    share = table.loc["share of all variants without a causal variant within 500 kb", "value"]
+    assert share == "0.667"
     assert table.loc["median distance of leads to a causal variant (kb)", "value"] == "1100.000"
+
+
+@pytest.mark.parametrize(
+    ("leads", "far", "expected"),
+    [
+        # Chromosome 5 has no causal variant: a lead there is false, however many others are true.
+        ([("1", 1_000_000), ("5", 1_000_000)], 6, ("1", "no")),
+        ([("1", 1_000_000), ("2", 2_400_000)], 6, ("0", "yes")),
+        # Where hardly a variant could be false, none being false tells nothing; one being so does.
+        ([("1", 1_000_000)], 2, ("0", "NA")),
+        ([("1", 1_000_000), ("5", 1_000_000)], 2, ("1", "no")),
+        ([], 6, ("0", "yes")),
+    ],
+)
+def test_loci_on_a_chromosome_without_causal_variants_are_false(known, leads, far, expected):
+    found = pd.DataFrame(
+        [
+            {"locus": number, "chromosome": name, "base_pair_location": place,
+             "start": place - 1000, "end": place + 1000}
+            for number, (name, place) in enumerate(leads, start=1)
+        ],
+        columns=["locus", "chromosome", "base_pair_location", "start", "end"],
+    )  # fmt: skip
+    planted = truth.truth_loci(known, np.ones(L), np.ones(L, dtype=bool), found)
+    variants = (
+        np.array(["5"] * far + ["1"] * (10 - far), dtype=object),
+        np.full(10, 1_000_000),
+    )
+    comparison = truth.Comparison()
+    comparison.add_loci(planted, found, known.causal, variants)
+    row = (
+        comparison.table().set_index("quantity").loc["loci without a causal variant within 500 kb"]
+    )
+    assert (row["value"], row["reached"]) == expected
 
 
 def test_distance_to_the_nearest_causal_variant(known, rng):
