@@ -9,6 +9,7 @@ include { orExit            } from './subworkflows/parameters/main'
 include { reachedSteps      } from './subworkflows/parameters/main'
 include { unreachedMessages } from './subworkflows/parameters/main'
 include { completionMessage } from './subworkflows/completion/main'
+include { endWithStatus     } from './subworkflows/completion/main'
 include { failureMessage    } from './subworkflows/completion/main'
 
 workflow {
@@ -37,6 +38,9 @@ workflow {
             }
             else if (failureMessage(workflow.errorReport)) {
                 log.error(failureMessage(workflow.errorReport))
+                if (workflow.exitStatus == 2) {
+                    endWithStatus(2)
+                }
             }
         }
     }

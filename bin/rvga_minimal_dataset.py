@@ -13,6 +13,7 @@ from rvga.geometry import add_geometry, geometry_of
 from rvga.minimal import (
     TEXT_COLUMNS,
     copy_variants,
+    count_repeated,
     genome_order,
     merged_counts,
     open_chunks,
@@ -120,6 +121,14 @@ def _run(
         starts = range(0, m, rows)
         for first in cli.progress(starts, len(starts), "block"):
             copy_variants(chunks, source, row, columns, first, min(first + rows, m))
+        repeated, example = count_repeated(columns)
+    warnings: list[str] = []
+    if repeated:
+        cli.warn(
+            f"{repeated} of {m} variants repeat another of the same position and alleles (the "
+            f"first is {example}); heritability leaves all their copies out: give each variant once",
+            warnings,
+        )
     cli.report(f"{m} variants of {totals['read']} read, {len(chunks)} chunks")
     numbers = {
         "n": n,
@@ -133,10 +142,11 @@ def _run(
         "minor_allele_count": attributes["minor_allele_count"],
         "minor_allele_frequency": chunks[0].parameters["minor_allele_frequency"],
         "sample_hash": attributes["sample_hash"],
+        "n_repeated": repeated,
         "counts": counts,
         **totals,
     }
-    cli.write_summary(args.summary, "minimal_dataset", numbers)
+    cli.write_summary(args.summary, "minimal_dataset", numbers, warnings)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def parser():
     add("--covariates", type=Path, required=True, help="table with a 'subject' column")
     add("--covariate-columns", type=cli.names, default=[], help="columns to use; none is all")
     add("--categorical-columns", type=cli.names, default=[], help="columns of labels")
-    add("--samples", type=Path, nargs="+", required=True, help=".psam or .fam files")
+    add("--samples", type=Path, nargs="+", default=[], help=".psam or .fam files; none is all")
     add("--keep", type=Path, help="list of subjects to keep")
     add("--remove", type=Path, help="list of subjects to remove")
     add("--subject-id", choices=samples.SUBJECT_IDS, default="IID", help="what names a subject")
@@ -45,12 +45,13 @@ def select(args, image_subjects: list[str], table: CovariateTable):
     match(table.subject, f"the covariates {table.path.name}", "covariates")
     sample.keep(table.subject, "covariates", "are in the table of covariates")
     sample.keep(table.complete, "complete covariates", "have no missing covariate")
-    genotyped: set[str] | None = None
+    genotyped = set(image_subjects)
     for path in args.samples:
         ids = samples.read_samples(path, args.subject_id)
         match(ids, f"the genotype samples {path.name}", "genotypes")
-        genotyped = set(ids) if genotyped is None else genotyped & set(ids)
-    sample.keep(genotyped, "genotypes", "are in every genotype file")
+        genotyped &= set(ids)
+    if args.samples:
+        sample.keep(genotyped, "genotypes", "are in every genotype file")
     if args.keep:
         sample.keep(samples.read_id_list(args.keep, args.subject_id), "keep list", "are kept")
     if args.remove:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rvga.atomic import replacing
 from rvga.errors import InputError
@@ -26,7 +26,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     ``--code`` is the fingerprint of the stage's code, ``--threads`` the processors that the
     stage may use, ``--summary`` a JSON file for the numbers that the report shows.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--code", default="", help="fingerprint of the stage's code")
@@ -35,6 +35,13 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--summary", type=Path, help="write counts and numbers to this JSON file")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose refusals are mistakes of the user like any other: one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (--help lists the options)")
 
 
 def positive_integer(text: str) -> int:

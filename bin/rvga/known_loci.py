@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,19 +41,28 @@ class KnownLoci:
 def read_known_loci(path: Path) -> KnownLoci:
     """Read a table with ``chromosome`` and ``base_pair_location``, or a GWAS Catalog export.
 
-    Tables are tab-separated (also gzipped), or comma-separated when the name has ``.csv``.
+    The separator (tab, comma or semicolon) is told by the header line; the file may be gzipped.
 
     Raises
     ------
     InputError
         The columns are absent, or a row of a plain table is not a position.
     """
-    separator = "," if ".csv" in path.name else "\t"
     try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            header = file.readline()
+        separator = next((mark for mark in "\t,;" if mark.encode() in header), "\t")
         frame = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding_errors="replace"
+            path,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            encoding_errors="replace",
+            compression="gzip" if packed else None,
         )
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read as a table of known associations ({error}); give "
             "a text table with a header line"

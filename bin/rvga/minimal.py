@@ -88,7 +88,8 @@ def open_chunks(paths: Sequence[Path], null: Envelope) -> Iterator[list[Envelope
             if path in resolved or (chunk.digest in seen and chunk["a"].shape[0]):
                 other = seen.get(chunk.digest, path)
                 raise InputError(
-                    f"{chunk.path}: is given twice (it equals {other}); give each chunk once"
+                    f"{chunk.path}: is given twice (it equals {other}); give each chunk once, and "
+                    "each genotype file once in the samplesheet"
                 )
             resolved.add(path)
             seen[chunk.digest] = chunk.path
@@ -151,6 +152,35 @@ def copy_variants(
             low, high = int(wanted.min()), int(wanted.max()) + 1
             block[places] = chunks[number][name][low:high][wanted - low]
         target[first:stop] = block
+
+
+def count_repeated(columns: Mapping[str, h5py.Dataset]) -> tuple[int, str]:
+    """Return how many variants repeat an earlier one, in a dataset in genome order.
+
+    A variant repeats another of the same place with the same two alleles. The text names the
+    first, '' where there is none.
+    """
+    chromosome = columns["variants/chromosome"][...].astype(np.int64)
+    place = chromosome << 32 | columns["variants/base_pair_location"][...]
+    same = place[1:] == place[:-1]
+    shared = np.concatenate([[False], same]) | np.concatenate([same, [False]])
+    count, example = 0, ""
+    here, seen = -1, set()
+    for first in range(0, len(place), _COLUMN_CHUNK_ROWS):
+        stop = min(first + _COLUMN_CHUNK_ROWS, len(place))
+        rows = np.flatnonzero(shared[first:stop])
+        if len(rows) == 0:
+            continue
+        text = [columns[f"variants/{name}"][first:stop][rows] for name in TEXT_COLUMNS]
+        for at, variant_id, *alleles in zip(place[first:stop][rows], *text, strict=True):
+            if at != here:
+                here, seen = at, set()
+            pair = tuple(sorted(alleles))
+            if pair in seen:
+                count += 1
+                example = example or bytes(variant_id).decode()
+            seen.add(pair)
+    return count, example
 
 
 def merged_counts(chunks: Sequence[Envelope]) -> dict[str, dict]:

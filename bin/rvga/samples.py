@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,6 +214,7 @@ _CHANGES: tuple[tuple[Callable[[str], str], str], ...] = (
     (_strip(r"^0_"), "the prefix '0_' (family id 0: try subject_id IID)"),
     (_strip(r"^[^_]*_"), "the family id before '_' (try the other subject_id)"),
     (_strip(r"^0+(?=.)"), "leading zeros"),
+    (_strip(r"\.0+$"), "the '.0' at the end"),
     (_strip(r"^[A-Za-z]+[-_]?0*(?=\d)"), "the letters before the number"),
     (_strip(r"(?<=.)_.*$"), "everything from '_' on"),
     (str.lower, "the difference between upper and lower case"),
@@ -234,8 +236,10 @@ def text_lines(path: Path, what: str) -> list[str]:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: is not a text file, or damaged ({what})") from error
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}: is no UTF-8 text, or damaged ({what}); save it as text in UTF-8"
+        ) from error
     if not text.strip():
         raise InputError(f"{path}: the file is empty ({what})")
     return text.splitlines()

@@ -135,6 +135,9 @@ def read_sumstats(
     if len(frame):
         floor = _LEAST_SHARE_OF_N * float(np.quantile(frame["n"], 0.9))
         drop(frame["n"] < floor, "sample size below two thirds of the 90th percentile")
+    if len(frame) == 0:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number)
+        raise InputError(f"{path}: none of its {n_read} rows can be used: {reasons}")
     keep = [
         name
         for name in (
@@ -280,14 +283,15 @@ def _header(path: Path) -> tuple[int, list[str], str]:
                 skipped += 1
                 line = handle.readline()
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text or gzip ({error})") from error
+        raise InputError(
+            f"{path}: cannot be read as text or gzip ({error}); give a table with a header line"
+        ) from error
     line = line.rstrip("\r\n")
     if not line.strip():
         raise InputError(f"{path}: the file is empty (summary statistics)")
-    if "\t" in line:
-        return skipped, line.split("\t"), "\t"
-    if "," in line:
-        return skipped, line.split(","), ","
+    for mark in ("\t", ",", ";"):
+        if mark in line:
+            return skipped, line.split(mark), mark
     return skipped, line.split(), r"\s+"
 
 

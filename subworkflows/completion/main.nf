@@ -33,3 +33,10 @@ def failureMessage(error_report) {
     def task = (error_report ?: '').find("process > '(?:\\w+:)*([^']+)'") { _match, name -> name }
     return said ? "${task}: ${said.last().replaceFirst('ERROR: ', '')}" : ''
 }
+
+// The engine ends every failed run with status 1. Where a task refused its input, the run ends
+// with that task's status as a refused parameter does: set as the last thing the program does,
+// when files are published and logs are written.
+def endWithStatus(status) {
+    Runtime.getRuntime().addShutdownHook(new Thread({ -> Runtime.getRuntime().halt(status) }))
+}

@@ -90,6 +90,9 @@ def valueProblems(name, value, property) {
     if (property.exists && !isRemote(typed) && !file(typed, glob: false).exists()) {
         return ["--${name} ${value}: no such file (${property.description})"]
     }
+    if (property.format == 'file-path' && !isRemote(typed) && file(typed, glob: false).isDirectory()) {
+        return ["--${name} ${value}: is a folder, but a file is due (${property.description})"]
+    }
     return []
 }
 
@@ -243,6 +246,13 @@ def simulatedStudy(options, folder) {
 // [batch, file of subject ids, image files] for every images_per_batch subjects, in the sheet's order.
 def imageBatches(options) {
     def images = file(options.images, glob: false).isDirectory() ? imageDirectory(options) : imageSheet(options.images)
+    refuseRepeated(images, 'subject')
+    refuseRepeated(images, 'image')
+    images.each { row ->
+        if (row.subject =~ /[\s'"\\]/) {
+            inputError("${row.where}: subject '${row.subject}' has a space, quote or backslash in its id; use other characters")
+        }
+    }
     return images
         .collate(options.images_per_batch as int)
         .withIndex(1)
@@ -263,18 +273,12 @@ def idsFile(ids) {
 
 def imageSheet(path) {
     def rows = readSheet('images', path, ['subject', 'image'], [])
-    refuseRepeated(rows, 'subject')
-    rows.each { row ->
-        if (row.subject =~ /[\s'"\\]/) {
-            inputError("${row.where}: subject '${row.subject}' has a space, quote or backslash in its id; use other characters")
-        }
-    }
-    return rows.collect { row -> [subject: row.subject, image: sheetFile(row, 'image')] }
+    return rows.collect { row -> [where: row.where, subject: row.subject, image: sheetFile(row, 'image')] }
 }
 
 def imageDirectory(options) {
     def pattern = java.util.regex.Pattern.compile(options.image_pattern)
-    def images = files("${options.images}/*")
+    def images = file(options.images, glob: false).listFiles()
         .collect { image -> [image: image, found: pattern.matcher(image.name)] }
         .findAll { row -> row.found.matches() && row.found.groupCount() > 0 }
         .collect { row -> [where: row.image.toString(), subject: row.found.group(1), image: row.image] }
@@ -282,7 +286,6 @@ def imageDirectory(options) {
     if (!images) {
         inputError("--images ${options.images}: no file name matches --image_pattern '${options.image_pattern}' with a group for the subject id")
     }
-    refuseRepeated(images, 'subject')
     return images
 }
 
@@ -351,8 +354,8 @@ def traitSheet(path) {
             inputError("${row.where}: trait '${row.trait}' cannot name a file; use letters, digits, '.', '_' and '-'")
         }
         ['n', 'n_cases', 'n_controls'].each { column ->
-            if (row[column] && !row[column].isNumber()) {
-                inputError("${row.where}: ${column} '${row[column]}' is no number")
+            if (row[column] && !(row[column].isNumber() && row[column].toDouble() > 0)) {
+                inputError("${row.where}: ${column} '${row[column]}' is no number above 0")
             }
         }
         if (row.columns.contains("'")) {
@@ -362,18 +365,24 @@ def traitSheet(path) {
     }
 }
 
-// Read a CSV or TSV file by its header: a list of maps from column to text, with the sheet's
+// Read a CSV (with commas or semicolons) or TSV file by its header: a list of maps from column to text, with the sheet's
 // folder and the place (file and line) for messages. Columns that are not given are empty.
 def readSheet(name, path, required, optional) {
     def sheet = file(path, glob: false)
     if (!sheet.exists() || !sheet.isFile()) {
         inputError("--${name} ${path}: no such file")
     }
-    def lines = sheet.readLines('UTF-8').withIndex(1).findAll { line, _number -> line.replace('\uFEFF', '').trim() }
+    // A byte that is no UTF-8 becomes this character, and a zero byte stands in no text.
+    def text = new String(sheet.bytes, 'UTF-8').readLines()
+    def garbled = text.findIndexOf { line -> line =~ /[\uFFFD\u0000]/ } + 1
+    if (garbled) {
+        inputError("${path}, line ${garbled}: is no UTF-8 text; save the sheet as CSV or TSV in UTF-8")
+    }
+    def lines = text.withIndex(1).findAll { line, _number -> line.replace('\uFEFF', '').trim() }
     if (!lines) {
         inputError("--${name} ${path}: the file is empty; its header should be ${required.join(',')}")
     }
-    def separator = lines[0][0].contains('\t') ? '\t' : ','
+    def separator = ['\t', ',', ';'].find { mark -> lines[0][0].contains(mark) } ?: ','
     def header = sheetCells(lines[0][0].replace('\uFEFF', ''), separator)
     def absent = required.findAll { column -> !(column in header) }
     if (absent) {
@@ -414,9 +423,12 @@ def sheetFile(row, column) {
     if (isRemote(name)) {
         return file(name, glob: false)
     }
-    def path = name.startsWith('/') ? file(name, glob: false) : row.folder.resolve(name)
+    def path = (name.startsWith('/') ? file(name, glob: false) : row.folder.resolve(name)).normalize()
     if (!path.exists()) {
         inputError("${row.where}: ${path.toUriString()}: no such file (column ${column})")
+    }
+    if (path.isDirectory()) {
+        inputError("${row.where}: ${path.toUriString()}: is a folder, but a file is due (column ${column})")
     }
     return path
 }

@@ -131,6 +131,26 @@ def test_same_chunk_twice_is_refused(study, tmp_path):
     refused(join_here(study[0], [*study[1], copy], out), "is given twice", out)
 
 
+def test_variants_in_two_files_are_counted_and_said(run_stage, tmp_path):
+    s = make_study(tmp_path, N)
+    calls, people = hard_calls(30, N, seed=1), subject_names(N)
+    mains = [
+        write_pgen(tmp_path / "all", calls, people, "3"),
+        write_pgen(tmp_path / "part", calls[:7], people, "3"),
+    ]
+    summary = tmp_path / "s.json"
+    chunks = run_chunks(tmp_path / "chunks", s, mains)
+    done = join(run_stage, s, chunks, tmp_path / "o.rvga.h5", "--summary", summary)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(summary.read_text())
+    with MinimalDataset.open(tmp_path / "o.rvga.h5") as dataset:
+        keys = ["chromosome", "base_pair_location", "effect_allele", "other_allele"]
+        expected = int(dataset.variants.duplicated(keys).sum())
+        assert expected > 3
+    assert content["numbers"]["n_repeated"] == expected
+    assert [f"{expected} of " in warning for warning in content["warnings"]] == [True]
+
+
 def test_chunks_with_other_options_are_refused(study, tmp_path):
     s, chunks = study
     out = tmp_path / "o.rvga.h5"

@@ -74,7 +74,7 @@ def test_file_in_no_order_makes_mixed_chunks(tmp_path):
         (lambda main: None, ["--chromosome", "7"], "holds no variant of chromosome 7"),
         (lambda main: None, ["--chromosome", "moon"], "chromosome 'moon' is unknown"),
         (lambda main: main.unlink(), [], "no such file"),
-        (lambda main: main.write_bytes(b""), [], "not a PLINK file"),
+        (lambda main: main.write_bytes(b""), [], "the file is empty (genotypes)"),
         (lambda main: main.write_bytes(main.read_bytes()[:-9]), [], "cut short"),
         (lambda main: main.with_suffix(".psam").unlink(), [], "g.psam: no such file"),
         (

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers import files_in, make_image_study, write_nifti
+from helpers import files_in, make_image_study, run_stage, write_nifti
 from rvga import formats
 from rvga.samples import sample_hash
 
@@ -125,6 +125,31 @@ def test_voxels_that_lack_a_value_or_are_constant_are_left_out(study, tmp_path):
     assert numbers["n_voxels_dropped_coverage"] == 1
     assert numbers["n_voxels_dropped_constant"] == 2
     assert numbers["n_subjects_incomplete_images"] == 1
+
+
+def test_without_genotypes_the_images_and_covariates_decide(study, tmp_path):
+    order = sorted(study.subjects)
+    edit(study.covariates, lambda lines: [line for line in lines if order[0] not in line])
+    out = tmp_path / "subjects.h5"
+    done = run_stage(
+        "select_subjects",
+        *("--images", batches(study, [range(24)]), "--covariates", study.covariates),
+        *("--categorical-columns", "site", "--out", out, "--summary", tmp_path / "x.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    with formats.open_file(out, "subjects") as found:
+        assert found.array("subject").tolist() == order[1:]
+    numbers = json.loads((tmp_path / "x.json").read_text())["numbers"]
+    steps = [step["step"] for step in numbers["flow"]]
+    assert steps == ["images", "covariates", "complete covariates"]
+    assert numbers["n_genotype_files"] == 0
+
+
+def test_an_option_that_is_refused_is_one_message(study, tmp_path):
+    done = study.select([tmp_path / "x.h5"], tmp_path / "s.h5", "--subject-id", "name")
+    assert done.returncode == 2
+    assert done.stderr.startswith("ERROR: argument --subject-id: invalid choice: 'name'")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_family_ids(study, tmp_path):

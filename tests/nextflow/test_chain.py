@@ -108,10 +108,13 @@ def test_a_stage_s_own_message_reaches_the_user(tmp_path, nextflow):
         "--covariates",
         "covariates.tsv",
     )
-    assert run.returncode != 0
+    assert run.returncode == 2
     last = [line for line in run.text.splitlines() if line.startswith("ERROR ~")][-1]
     assert "mask.nii.gz" in last
     assert "READ_IMAGES" in last
     assert "Traceback" not in run.text
     assert run.tasks("results") == {"FAILED": {"READ_IMAGES (batch 00001)"}}
     assert not (tmp_path / "results/report.html").exists()
+    # The engine's own report repeats messages, which may name a subject.
+    assert (tmp_path / "results/private/execution_report.html").is_file()
+    assert not (tmp_path / "results/pipeline_info/execution_report.html").exists()

@@ -73,6 +73,9 @@ def study(tmp_path_factory):
         (folder / name).touch()
     sheets = {
         "images.csv": "subject,image\na,a.nii.gz\nb,b.nii.gz\n",
+        "semicolons.csv": "\ufeffsubject;image\r\n007;a.nii.gz\r\n7;b.nii.gz\r\n  \r\n\r\n",
+        "one_image.csv": "subject,image\na,a.nii.gz\nb,one/../a.nii.gz\n",
+        "folder.csv": "subject,image\na,a.nii.gz\nb,one\n",
         "empty.csv": "",
         "header.csv": "subject,image\n",
         "column.csv": "subject,picture\na,a.nii.gz\n",
@@ -82,14 +85,19 @@ def study(tmp_path_factory):
         "blank.csv": 'subject,image\n"a b",a.nii.gz\n',
         "genotypes.tsv": "chromosome\tpath\nchr1\tone/x.bed\n02\ttwo/x.bed\n",
         "chromosome.csv": "chromosome,path\n27,one/x.bed\n",
-        "file_twice.csv": "chromosome,path\n1,one/x.bed\n2,one/x.bed\n",
+        "file_twice.csv": "chromosome,path\n1,one/x.bed\n2,./two/../one/x.bed\n",
         "companion.csv": "chromosome,path\n1,three/x.bed\n",
         "kind.csv": "chromosome,path\n1,trait.tsv\n",
         "trait.csv": "trait,path,n\n../up,trait.tsv,10\n",
         "trait_n.csv": "trait,path,n\nup,trait.tsv,many\n",
     }
     for name, text in sheets.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, newline="")
+    (folder / "latin.csv").write_bytes("subject,image\nmüller,a.nii.gz\n".encode("latin-1"))
+    (folder / "sheet.xlsx").write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
+    (folder / "of [me] & 'you'").mkdir()
+    for name in ("a.nii.gz", "b.nii.gz"):
+        (folder / "of [me] & 'you'" / name).touch()
     return folder
 
 
@@ -107,8 +115,13 @@ MISTAKES = {
     "no number": ({"tail_draws": "few"}, "--tail_draws few: should be of type integer"),
     "not among the choices": ({"se_method": "boot"}, "should be one of closed_form, jackknife"),
     "no switch": ({"genetic_correlation_matrix": "yes"}, "should be true or false"),
+    "no width of smoothing": ({"bandwidth": "0.0"}, "--bandwidth 0.0: should match"),
     "below the privacy limit": ({"minor_allele_count": 1}, "should be at least 5"),
     "bad study name": ({"study": "a b"}, "--study a b: should match"),
+    "folder for a file": (
+        {"covariates": "one"},
+        "--covariates one: is a folder, but a file is due",
+    ),
     "missing file": ({"images": "nowhere.csv"}, "--images nowhere.csv: no such file"),
     "no mask": ({"mask": ""}, "needs --mask too"),
     "one panel": ({"ld_panel_1": "genotypes.tsv"}, "give --ld_panel_2 too"),
@@ -129,6 +142,10 @@ MISTAKES = {
         {"images": "twice.csv"},
         "twice.csv, line 4: subject 'a' stands there twice (first at twice.csv, line 2)",
     ),
+    "image twice": ({"images": "one_image.csv"}, "one_image.csv, line 3: image '"),
+    "folder in a sheet": ({"images": "folder.csv"}, "folder.csv, line 3: "),
+    "not UTF-8": ({"images": "latin.csv"}, "latin.csv, line 2: is no UTF-8 text"),
+    "not text": ({"images": "sheet.xlsx"}, "sheet.xlsx, line 1: is no UTF-8 text"),
     "blank in an id": ({"images": "blank.csv"}, "blank.csv, line 2: subject 'a b'"),
     "no file matches": (
         {"images": ".", "image_pattern": "(x)[.]gz"},
@@ -146,12 +163,21 @@ MISTAKES = {
 }
 
 
+# What people's programs write, and is read.
+ACCEPTED = {
+    "nothing unusual": {},
+    "semicolons, CRLF, byte order mark, blank lines": {"images": "semicolons.csv"},
+    "folder with marks in its name": {"images": "of [me] & 'you'"},
+}
+
+
 @pytest.fixture(scope="module")
 def messages(study, nextflow, pipeline_copy):
     """Return what the parameter functions say to each mistake, from one start of the engine."""
     given = {"images": "images.csv", "mask": "mask.nii.gz", "covariates": "covariates.tsv"}
     cases = {name: {**given, **changed} for name, (changed, _) in MISTAKES.items()}
-    (study / "cases.json").write_text(json.dumps({"none": given, **cases}))
+    accepted = {name: {**given, **changed} for name, changed in ACCEPTED.items()}
+    (study / "cases.json").write_text(json.dumps({**accepted, **cases}))
     script = pipeline_copy / "mistakes.nf"
     script.write_text(
         "include { checkParameters } from './subworkflows/parameters/main'\n"
@@ -176,8 +202,9 @@ def messages(study, nextflow, pipeline_copy):
     return json.loads((study / "said.json").read_text())
 
 
-def test_no_mistake_no_message(messages):
-    assert messages["none"] == "nothing"
+@pytest.mark.parametrize("case", ACCEPTED, ids=str)
+def test_no_mistake_no_message(case, messages):
+    assert messages[case] == "nothing"
 
 
 @pytest.mark.parametrize("case", MISTAKES, ids=str)

@@ -144,6 +144,7 @@ FIRST = f"{HEADER}\n1\t5\trs1\tA\tG\n"
             'chr1\t5\trs1\tA\tG\t.\tR2=.8,"\nX\t9\t.\tAC\tT\t.\t\n',
         ),
         ("b.pvar", "#CHROM\tID\tPOS\tALT\tREF\n01\trs1\t5\tG\tA\n23\t.\t9\tT\tAC\n"),
+        ("bom.pvar", "\ufeff#CHROM\tPOS\tID\tREF\tALT\r\n1\t5\trs1\tA\tG\r\nX\t9\t.\tAC\tT\r\n"),
         ("c.pvar", "1\trs1\t5\tG\tA\nX\t.\t9\tT\tAC\n"),
         ("d.pvar", "1\trs1\t0\t5\tG\tA\nX\t.\t0\t9\tT\tAC\n"),
         ("e.bim", "1\trs1\t0\t5\tG\tA\n23\t.\t0\t9\tT\tAC\n"),
@@ -254,6 +255,9 @@ def test_foreign_and_missing_files(tmp_path, calls):
     foreign = tmp_path / "x.bed"
     foreign.write_text("chr1\t1\t2\n")
     with pytest.raises(InputError, match="not a PLINK file"):
+        open_genotypes(foreign, tmp_path / "kept.bim", tmp_path / "g.fam")
+    foreign.write_bytes(b"")
+    with pytest.raises(InputError, match=r"x\.bed: the file is empty"):
         open_genotypes(foreign, tmp_path / "kept.bim", tmp_path / "g.fam")
     main.write_bytes(b"\x6c\x1b\x00" + main.read_bytes()[3:])
     with pytest.raises(InputError, match="sample-major"):

@@ -170,6 +170,9 @@ def test_known_loci_of_both_forms(tmp_path):
     assert known.chromosome.tolist() == [2, 23]
     assert known.base_pair_location.tolist() == [500, 77]
     assert not known.catalog
+    # As spreadsheets write it.
+    plain.write_bytes("\ufeffchromosome;base_pair_location\r\nchr2;500\r\n".encode())
+    assert read_known_loci(plain).base_pair_location.tolist() == [500]
     export = tmp_path / "gwas_catalog.tsv"
     export.write_text(
         "PUBMEDID\tCHR_ID\tCHR_POS\n1\t6\t1000\n2\t\t\n3\t6;7\t5;9\n4\t6 x 7\t4 x 9\n5\tX\t12\n"

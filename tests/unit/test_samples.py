@@ -98,6 +98,7 @@ def test_enough_overlap_passes():
         ("{}", "0_{}", "prefix '0_'"),
         ("{}", "fam_{}", "family id before '_'"),
         ("{}", "00{}", "leading zeros"),
+        ("{}", "{}.0", "the '.0' at the end"),
         ("P{}", "{}", "letters before the number"),
         ("{}_20252_2_0", "{}", "everything from '_' on"),
         ("s{}x", "S{}X", "upper and lower case"),

@@ -126,6 +126,10 @@ BAD = {
     "only cases": ("SNP\tA1\tA2\tZ\nrs1\tA\tG\t1\n", {"n_cases": 5}, "belong together"),
     "empty": ("", {}, "is empty"),
     "header only": ("SNP\tA1\tA2\tN\tZ\n", {}, "no row"),
+    "nothing usable": (
+        "SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\tNA\t1\nrs2\tA\tT\t5\t1\n", {},
+        "none of its 2 rows can be used: 1 no sample size, 1 strand-ambiguous alleles",
+    ),
     "text for a number": ("SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t5\tx\n", {}, "line 2: 'x'"),
     "column twice": ("SNP\tA1\tA1\tN\tZ\nrs1\tA\tG\t5\t1\n", {}, "stands twice"),
     "unknown role": ("SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t5\t1\n", {"columns": {"q": "A1"}}, "no role"),
