@@ -12,7 +12,6 @@ ENGINE := $(if $(ON_PATH),,.engine/bin/nextflow)
 RUN := PATH="$(CURDIR)/.venv/bin:$(if $(ON_PATH),,$(CURDIR)/.engine/bin:)$$PATH" \
        NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/home" PYTHONNOUSERSITE=1
 NEXTFLOW_SOURCES := main.nf workflows subworkflows modules conf nextflow.config
-DEMO_SUBJECTS ?=
 
 .PHONY: help demo test lint lint-python lint-nextflow bench image clean setup
 
@@ -31,13 +30,14 @@ setup: .venv/complete $(ENGINE)
 	  { echo "Python 3.11 or newer is missing: install it (Debian: apt install python3 python3-venv) or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is missing: install it (Debian: apt install python3-venv)" >&2; exit 2; }
-	rm -rf .venv
-	"$(PYTHON)" -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(LOCK)
-	echo "$(CURDIR)/bin" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rvga.pth"
-	printf '#!%s\nfrom rvga.command import main\nfrom rvga import cli\ncli.run(main)\n' "$(CURDIR)/.venv/bin/python" > .venv/bin/rvga
-	chmod +x .venv/bin/rvga
-	touch $@
+	@echo "Installing Python packages into .venv (once)"
+	@rm -rf .venv
+	@"$(PYTHON)" -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(LOCK)
+	@echo "$(CURDIR)/bin" > "$$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rvga.pth"
+	@printf '#!%s\nfrom rvga.command import main\nfrom rvga import cli\ncli.run(main)\n' "$(CURDIR)/.venv/bin/python" > .venv/bin/rvga
+	@chmod +x .venv/bin/rvga
+	@touch $@
 
 define need_java
 	@command -v java >/dev/null || { echo "Java 17 or newer is missing: install it (Debian: apt install openjdk-17-jre-headless; macOS: brew install openjdk)" >&2; exit 2; }
@@ -46,20 +46,22 @@ endef
 
 .engine/bin/nextflow: engine/pom.xml engine/nextflow
 	$(need_java)
-	rm -rf .engine/lib
-	mvn --quiet --batch-mode --file engine/pom.xml dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/.engine/lib"
-	mkdir -p .engine/bin
-	cp engine/nextflow $@
+	@echo "Fetching Nextflow into .engine (once)"
+	@rm -rf .engine/lib
+	@mvn --quiet --batch-mode --file engine/pom.xml dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/.engine/lib"
+	@mkdir -p .engine/bin
+	@cp engine/nextflow $@
 
 .engine/lint/bin/nextflow: engine/lint/pom.xml engine/nextflow
 	$(need_java)
-	rm -rf .engine/lint/lib
-	mvn --quiet --batch-mode --file engine/lint/pom.xml dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/.engine/lint/lib"
-	mkdir -p .engine/lint/bin
-	cp engine/nextflow $@
+	@echo "Fetching the strict Nextflow linter into .engine/lint (once)"
+	@rm -rf .engine/lint/lib
+	@mvn --quiet --batch-mode --file engine/lint/pom.xml dependency:copy-dependencies -DoutputDirectory="$(CURDIR)/.engine/lint/lib"
+	@mkdir -p .engine/lint/bin
+	@cp engine/nextflow $@
 
 demo: setup
-	$(RUN) nextflow run main.nf -profile demo -resume -work-dir demo/work --outdir demo/results
+	@$(RUN) nextflow run main.nf -profile demo -resume -work-dir demo/work --outdir demo/results
 
 lint: lint-python lint-nextflow
 

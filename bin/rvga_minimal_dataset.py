@@ -126,7 +126,7 @@ def _run(
     if repeated:
         cli.warn(
             f"{repeated} of {m} variants repeat another of the same position and alleles (the "
-            f"first is {example}); heritability leaves all their copies out: give each variant once",
+            f"first is {example}); heritability leaves out all their copies: give each once",
             warnings,
         )
     cli.report(f"{m} variants of {totals['read']} read, {len(chunks)} chunks")
