@@ -83,7 +83,7 @@ def _run(
     row_bytes = (2 if coding == "int16" else 4) * r
     rows = max(1, min(m, BLOCK_BYTES // row_bytes))
     cli.state_memory(
-        f"{m} variants x {r} components by blocks of {rows}", 3 * rows * row_bytes + 40 * m
+        f"{m} variants x {r} components by blocks of {rows}", 3 * rows * row_bytes + 250 * m
     )
     source, row = genome_order(chunks)
     geometry = geometry_of(bases)

@@ -562,6 +562,8 @@ def _read_tabs(
                     null_values=[],
                     strings_can_be_null=False,
                 ),
+                # The other pools keep what they were given back, in step with the file's length.
+                memory_pool=pa.system_memory_pool(),
             )
             for batch in reader:
                 yield pa.Table.from_batches([batch]).rename_columns(list(roles))

@@ -1,6 +1,6 @@
 process MINIMAL_DATASET {
     tag "${study}"
-    label 'small'
+    label 'medium'
 
     input:
     path chunks, stageAs: 'chunks/*'
