@@ -128,12 +128,7 @@ class MinimalDataset:
         InputError
             It is absent, damaged, foreign, a mere chunk, or claims impossible sizes.
         """
-        envelope = formats.open_file(path, "minimal")
-        try:
-            return cls(envelope)
-        except BaseException:
-            envelope.close()
-            raise
+        return formats.open_as(path, "minimal", cls)
 
     @functools.cached_property
     def variants(self) -> pd.DataFrame:

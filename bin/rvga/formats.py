@@ -12,16 +12,17 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from rvga.errors import InputError
 
+Reader = TypeVar("Reader")
 FORMAT = "rvga"
 TEXT = "text"
 _HASH_BLOCK_BYTES = 1 << 26
@@ -507,6 +508,22 @@ def open_file(path: str | Path, kind: str) -> Envelope:
         return Envelope(path, handle, kind)
     except BaseException:
         handle.close()
+        raise
+
+
+def open_as(path: str | Path, kind: str, build: Callable[[Envelope], Reader]) -> Reader:
+    """Return ``build(envelope)`` of an open file, which is closed again if that fails.
+
+    Raises
+    ------
+    InputError
+        The file is absent, damaged or of another kind.
+    """
+    envelope = open_file(path, kind)
+    try:
+        return build(envelope)
+    except BaseException:
+        envelope.close()
         raise
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from rvga import heritability as moments
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
-from rvga.formats import Envelope, open_file
+from rvga.formats import Envelope, open_as
 from rvga.geometry import Geometry, geometry_of
 from rvga.jackknife import group_starts
 from rvga.ld import LdBlock
@@ -237,12 +237,7 @@ class GeneticCovariance:
         InputError
             It is absent, damaged or another kind of file.
         """
-        envelope = open_file(path, "genetic_covariance")
-        try:
-            return cls(envelope)
-        except BaseException:
-            envelope.close()
-            raise
+        return open_as(path, "genetic_covariance", cls)
 
     @cached_property
     def left_out(self) -> np.ndarray:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from rvga.chromosomes import CHROMOSOMES, RANK, normalise_chromosome
 from rvga.errors import InputError
-from rvga.formats import Envelope, Writer, open_file
+from rvga.formats import Envelope, Writer, open_as
 from rvga.genotypes import open_genotypes
 from rvga.ld import LdBlock, between_block_factors, columns_for_share, pack_lower, unpack_lower
 from rvga.sumstats import match_variants
@@ -311,12 +311,7 @@ class LdReference:
         InputError
             It is absent, damaged or another kind of file.
         """
-        envelope = open_file(path, "ld")
-        try:
-            return cls(envelope)
-        except BaseException:
-            envelope.close()
-            raise
+        return open_as(path, "ld", cls)
 
     @property
     def variants(self) -> pd.DataFrame:
