@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | image | clean
+# make demo | test | test-system | lint | bench | image | clean
 # The first call sets everything up inside the project; later calls start at once and work offline.
 
 SHELL := bash
@@ -13,11 +13,12 @@ RUN := PATH="$(CURDIR)/.venv/bin:$(if $(ON_PATH),,$(CURDIR)/.engine/bin:)$$PATH"
        NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/home" PYTHONNOUSERSITE=1
 NEXTFLOW_SOURCES := main.nf workflows subworkflows modules conf nextflow.config
 
-.PHONY: help demo test lint lint-python lint-nextflow bench image clean setup
+.PHONY: help demo test test-system lint lint-python lint-nextflow bench image clean setup
 
 help:
 	@echo "make demo   simulate a study, run the whole pipeline on it, print the report's path"
 	@echo "make test   run every test"
+	@echo "make test-system   run the pipeline on SLURM and in the container, and break it on purpose"
 	@echo "make lint   check style and strict Nextflow syntax"
 	@echo "make bench  measure speed (ratios) and calibration"
 	@echo "make image  build the container image"
@@ -73,9 +74,12 @@ lint-nextflow: .engine/lint/bin/nextflow
 	NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/lint/home" .engine/lint/bin/nextflow lint $(NEXTFLOW_SOURCES)
 
 test: setup lint
-	$(RUN) .venv/bin/python -m pytest --numprocesses 2 --dist loadfile tests
+	$(RUN) .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/system tests
 	@if command -v nf-test >/dev/null; then $(RUN) nf-test test; \
 	 else echo "nf-test is not on PATH: the *.nf.test files were not run; pytest drove the same pipeline"; fi
+
+test-system: setup
+	$(RUN) .venv/bin/python -m pytest -rs tests/system
 
 bench: setup
 	for script in benchmarks/*.py; do echo "== $$script"; $(RUN) .venv/bin/python "$$script"; done
@@ -86,4 +90,4 @@ image:
 	"$$builder" build --file containers/Dockerfile --tag rvga:$$(sed -n 's/^VERSION = "\(.*\)"/\1/p' bin/rvga/version.py) .
 
 clean:
-	rm -rf .venv .engine demo work results .nextflow .nextflow.log* .nf-test*
+	rm -rf .venv .engine .image demo work results .nextflow .nextflow.log* .nf-test*
