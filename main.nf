@@ -11,6 +11,7 @@ include { unreachedMessages } from './subworkflows/parameters/main'
 include { completionMessage } from './subworkflows/completion/main'
 include { endWithStatus     } from './subworkflows/completion/main'
 include { failureMessage    } from './subworkflows/completion/main'
+include { holdFolder        } from './subworkflows/completion/main'
 
 workflow {
     main:
@@ -22,6 +23,9 @@ workflow {
     }
     else {
         def options = orExit { checkParameters(params) }
+        if (!holdFolder(options.outdir)) {
+            exit(2, "--outdir ${options.outdir}: another run is writing there; wait for its end, stop it, or name another folder")
+        }
         def steps = reachedSteps(options)
         unreachedMessages(steps).each { message -> log.info("Not run: ${message}") }
 

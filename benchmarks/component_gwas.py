@@ -1,14 +1,27 @@
 #!/usr/bin/env python3
 """Measure the component GWAS against matrix multiplication of the same shapes, and PLINK 2.
 
-Prints one line of JSON. Every rate is of this run; a rate of PLINK is of its own slice.
+Prints one line of JSON a case: hard calls, hard calls with missing ones, dosages with missing ones.
+
+- ``engine_over_sgemm``: variants a second from the file to coded z, over those of one
+  single-precision product of the same shapes in the same process with the same threads (the best
+  of several before and after);
+- ``engine_over_plink``: over those of ``plink2 --glm`` on the first variants of the same file, with
+  the same threads, phenotypes and covariates; PLINK's time without variants is taken off, and its
+  rate is of ``plink_variants`` variants only;
+- ``peak_memory_mib``: of the stage's own process on the whole file, ``stage_seconds`` its time from
+  start to end, reading, compiling and writing included.
+
+    python benchmarks/component_gwas.py
+    python benchmarks/component_gwas.py --subjects 5000 --variants 2000 --cases dosages
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -21,108 +34,210 @@ import pgenlib
 import threadpoolctl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bin"))
-from rvga.component_gwas import associate, associate_block, null_model
+from rvga import formats
+from rvga.coding import encode_z
+from rvga.component_gwas import BLOCK_VARIANTS, NullModel, Workspace, associate_block, null_model
 from rvga.genotypes import open_genotypes
+from rvga.parallel import ordered_map
+from rvga.pgen import PackedReader
+from rvga.samples import sample_hash
 
-BLOCK = 512
+BIN = Path(__file__).resolve().parents[1] / "bin"
+CASES = {"hard_calls": (False, False), "missing": (False, True), "dosages": (True, True)}
+# The largest resident memory of a process starts at that of the process that made it, hence a
+# small one in between.
+LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 def main() -> None:
     """Run the measurement."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subjects", type=int, default=20_000)
-    parser.add_argument("--variants", type=int, default=8 * BLOCK)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--subjects", type=int, default=50_000)
+    parser.add_argument("--variants", type=int, default=20_000)
     parser.add_argument("--components", type=int, default=100)
-    parser.add_argument("--covariates", type=int, default=15)
-    parser.add_argument("--missing", type=float, default=0.01)
-    parser.add_argument("--dosages", action="store_true")
+    parser.add_argument("--covariates", type=int, default=15, help="with the intercept")
+    parser.add_argument("--missing", type=float, default=0.01, help="share of missing genotypes")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--plink-variants", type=int, default=256, help="0: without PLINK")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument(
+        "--plink-variants",
+        type=int,
+        default=700,
+        help="variants that PLINK is timed with, a twentieth of it with missing ones; 0: none",
+    )
     args = parser.parse_args()
     rng = np.random.default_rng(1)
     n, p = args.subjects, args.covariates
     C = np.column_stack([np.ones(n), rng.normal(size=(n, p - 1))])
-    Q = np.linalg.qr(C)[0]
     S = rng.normal(size=(n, args.components))
-    null = null_model(Q, S - Q @ (Q.T @ S))
-    result = {name: getattr(args, name) for name in vars(args) if name != "plink_variants"}
-    with tempfile.TemporaryDirectory() as folder:
-        main_file = write_genotypes(Path(folder), args, rng)
-        with threadpoolctl.threadpool_limits(args.threads):
-            result["sgemm_variants_per_second"] = sgemm_rate(null, rng)
-        with threadpoolctl.threadpool_limits(1), open_genotypes(main_file) as genotypes:
-            rows = np.arange(n)
-            associate_block(genotypes.raw(0, 2, rows), null)
-            start = time.perf_counter()
-            blocks = genotypes.raw_blocks(0, args.variants, BLOCK, rows)
-            for _ in associate(blocks, null, block_variants=BLOCK, threads=args.threads):
-                pass
-            result["engine_variants_per_second"] = args.variants / (time.perf_counter() - start)
-        result["engine_over_sgemm"] = (
-            result["engine_variants_per_second"] / result["sgemm_variants_per_second"]
-        )
-        result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if args.plink_variants and shutil.which("plink2"):
-            rate = plink_rate(Path(folder), args, C, S)
-            result["plink_variants_per_second"] = rate
-            result["engine_over_plink"] = result["engine_variants_per_second"] / rate
-    print(json.dumps(result, sort_keys=True))
+    Q = np.linalg.qr(C)[0]
+    residual = S - Q @ (Q.T @ S)
+    null = null_model(Q, residual)
+    sizes = {name: getattr(args, name) for name in ("subjects", "variants", "components")}
+    sizes |= {"covariates": p, "threads": args.threads}
+    for case in args.cases:
+        dosages, missing = CASES[case]
+        share = args.missing if missing else 0.0
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            main_file = write_genotypes(folder, n, args.variants, share, dosages)
+            result = {"benchmark": "component_gwas", "case": case, **sizes, "missing": share}
+            result["load"] = round(os.getloadavg()[0], 2)
+            result |= engine_and_sgemm(main_file, null, args.threads)
+            write_null(folder / "null.h5", Q, residual)
+            result |= stage(folder, main_file, args.threads)
+            if args.plink_variants and shutil.which("plink2"):
+                number = args.plink_variants // 20 if missing else args.plink_variants
+                number = min(max(number, 2), args.variants)
+                rate = plink_rate(folder, number, args.threads, C, S)
+                result["plink_variants"] = number
+                result["plink_variants_per_second"] = round(rate, 2)
+                result["engine_over_plink"] = round(result["engine_variants_per_second"] / rate, 1)
+        print(json.dumps(result), flush=True)
 
 
-def write_genotypes(folder: Path, args: argparse.Namespace, rng: np.random.Generator) -> Path:
+def write_genotypes(folder: Path, n: int, m: int, missing: float, dosages: bool) -> Path:
     """Write a PLINK 2 set of independent variants; return the main file."""
-    n, m = args.subjects, args.variants
+    rng = np.random.default_rng(2)
     path = folder / "g.pgen"
     with pgenlib.PgenWriter(
-        str(path).encode(), n, variant_ct=m, nonref_flags=False, dosage_present=args.dosages
+        str(path).encode(), n, variant_ct=m, nonref_flags=False, dosage_present=dosages
     ) as writer:
         for _ in range(m):
-            calls = rng.binomial(2, rng.uniform(0.05, 0.5), n).astype(np.int8)
-            calls[rng.random(n) < args.missing] = -9
-            if args.dosages:
-                noisy = np.clip(calls + rng.normal(scale=0.1, size=n), 0, 2)
-                writer.append_dosages(np.where(calls < 0, -9, noisy).astype(np.float32))
+            frequency = rng.uniform(0.05, 0.5)
+            chance = rng.random(n, dtype=np.float32)
+            calls = (chance < 1 - (1 - frequency) ** 2).astype(np.int8)
+            calls += chance < frequency**2
+            if missing:
+                calls[rng.integers(0, n, rng.binomial(n, missing))] = -9
+            if dosages:
+                noise = rng.standard_normal(n, dtype=np.float32) * np.float32(0.1)
+                noisy = np.clip(calls + noise, 0, 2)
+                writer.append_dosages(np.where(calls < 0, np.float32(-9), noisy))
             else:
                 writer.append_biallelic(calls)
     lines = [f"1\t{row + 1}\tv{row}\tA\tG\n" for row in range(m)]
     (folder / "g.pvar").write_text("#CHROM\tPOS\tID\tREF\tALT\n" + "".join(lines))
-    (folder / "g.psam").write_text("#IID\tSEX\n" + "".join(f"i{row}\t2\n" for row in range(n)))
+    people = [f"{name}\t2\n" for name in names(n)]
+    (folder / "g.psam").write_text("#IID\tSEX\n" + "".join(people))
     return path
 
 
-def sgemm_rate(null, rng: np.random.Generator) -> float:
-    """Return variants a second of the bare product, the best of five."""
-    g = rng.normal(size=(BLOCK, null.n)).astype(np.float32)
-    seconds = []
-    for _ in range(5):
+def names(n: int) -> list[str]:
+    """Return the people's ids."""
+    return [f"i{row:07d}" for row in range(n)]
+
+
+def engine_and_sgemm(main_file: Path, null: NullModel, threads: int) -> dict[str, float]:
+    """Return the rates of the bare product and of the engine, in variants a second."""
+    before = sgemm_rate(null, threads)
+    with threadpoolctl.threadpool_limits(1), open_genotypes(main_file) as genotypes:
+        m, rows = genotypes.n_variants, np.arange(null.n)
+        free: queue.SimpleQueue = queue.SimpleQueue()
+        for _ in range(threads):
+            reader = PackedReader(genotypes, rows, 0, m, BLOCK_VARIANTS)
+            free.put((reader, Workspace(null.right.shape[1])))
+
+        def one(first: int) -> int:
+            reader, workspace = free.get()
+            block = reader.read(first, min(first + BLOCK_VARIANTS, m))
+            result = associate_block(block, null, workspace, first=first)
+            encode_z(result.z)
+            free.put((reader, workspace))
+            return len(result.status)
+
+        one(0)  # compiles
         start = time.perf_counter()
-        g @ null.right
-        seconds.append(time.perf_counter() - start)
-    return BLOCK / min(seconds)
+        done = sum(ordered_map(one, range(0, m, BLOCK_VARIANTS), threads))
+        rate = done / (time.perf_counter() - start)
+        for _ in range(threads):
+            free.get()[0].close()
+    sgemm = max(before, sgemm_rate(null, threads))
+    return {
+        "sgemm_variants_per_second": round(sgemm, 1),
+        "engine_variants_per_second": round(rate, 1),
+        "engine_over_sgemm": round(rate / sgemm, 3),
+    }
 
 
-def plink_rate(folder: Path, args: argparse.Namespace, C: np.ndarray, S: np.ndarray) -> float:
+def sgemm_rate(null: NullModel, threads: int) -> float:
+    """Return variants a second of the bare product, the best of five."""
+    g = np.random.default_rng(3).standard_normal((BLOCK_VARIANTS, null.n), dtype=np.float32)
+    right = null.right[: null.n]
+    seconds = []
+    with threadpoolctl.threadpool_limits(threads):
+        for _ in range(5):
+            start = time.perf_counter()
+            g @ right
+            seconds.append(time.perf_counter() - start)
+    return BLOCK_VARIANTS / min(seconds)
+
+
+def write_null(path: Path, Q: np.ndarray, residual: np.ndarray) -> None:
+    """Write the null model that the stage reads."""
+    subjects = names(len(Q))
+    A = residual.T @ residual
+    attributes = {"sample_hash": sample_hash(subjects), "covariates": []}
+    with formats.create(path, "null", attributes) as writer:
+        writer.add("Q", Q)
+        writer.add("residual_ldrs", residual[None])
+        writer.add("A", A[None])
+        writer.add("A_chromosome", [0])
+        writer.add("Sigma", A / len(Q))
+        writer.add("subject", subjects)
+
+
+def stage(folder: Path, main_file: Path, threads: int) -> dict[str, float]:
+    """Return time and peak memory of the stage's own process."""
+    command = [sys.executable, BIN / "rvga_component_gwas.py", "--genotypes", main_file]
+    command += ["--null", folder / "null.h5", "--out", folder / "gwas.h5", "--threads", threads]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return {
+        "stage_seconds": round(seconds, 2),
+        "peak_memory_mib": round(int(done.stdout) / unit, 1),
+    }
+
+
+def plink_rate(folder: Path, number: int, threads: int, C: np.ndarray, S: np.ndarray) -> float:
     """Return variants a second of ``plink2 --glm`` on the first variants of the same file."""
     for name, matrix in (("covar", C[:, 1:]), ("pheno", S)):
+        if (folder / name).exists():
+            continue
         header = "#IID\t" + "\t".join(f"{name}{column}" for column in range(matrix.shape[1]))
         with (folder / name).open("w") as handle:
             handle.write(header + "\n")
-            for row, values in enumerate(matrix):
-                handle.write(f"i{row}\t" + "\t".join(f"{value:.9g}" for value in values) + "\n")
+            for person, values in zip(names(len(matrix)), matrix, strict=True):
+                numbers = "\t".join(f"{value:.9g}" for value in values)
+                handle.write(f"{person}\t{numbers}\n")
     seconds = []
     # The time without variants (reading the tables) is taken off.
-    for last in (1, args.plink_variants):
+    for last in (1, number):
         start = time.perf_counter()
         subprocess.run(
             ["plink2", "--pfile", "g", "--from", "v0", "--to", f"v{last - 1}", "--pheno", "pheno"]
             + ["--covar", "covar", "--glm", "hide-covar", "omit-ref", "--out", "o"]
-            + ["--threads", str(args.threads)],
+            + ["--threads", str(threads)],
             cwd=folder,
             check=True,
             capture_output=True,
         )
         seconds.append(time.perf_counter() - start)
-    return (args.plink_variants - 1) / max(seconds[1] - seconds[0], 1e-9)
+    return (number - 1) / max(seconds[1] - seconds[0], 1e-9)
 
 
 if __name__ == "__main__":

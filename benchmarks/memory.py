@@ -3,7 +3,8 @@
 
 Writes random genotypes of m and of 3 m variants, runs the stages COMPONENT_GWAS (one chunk of
 equal size of either), MINIMAL_DATASET, IMAGE_TAIL and SCAN_VOXELS (all variants, blocks of equal
-size) as their own processes, and prints the largest resident memory of each in MiB.
+size) as their own processes, and prints one line of JSON: the largest resident memory of each in
+MiB at m and at 3 m, and their ratio.
 
     python benchmarks/memory.py --variants 60000
 """
@@ -11,6 +12,7 @@ size) as their own processes, and prints the largest resident memory of each in 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -52,16 +54,14 @@ def main() -> None:
         write_model(folder, args)
         for m in sizes:
             peaks.append(measure(folder / str(m), m, args))
-    print(
-        f"peak resident memory, MiB ({args.subjects} people, {args.components} components, ", end=""
-    )
-    print(
-        f"{args.voxels} voxels, chunks of {args.chunk_variants} variants, {args.threads} threads)"
-    )
-    print(f"{'stage':<18}{sizes[0]:>10,}{sizes[1]:>10,}  ratio")
-    for stage in peaks[0]:
-        few, many = (peak[stage] for peak in peaks)
-        print(f"{stage:<18}{few:>10.0f}{many:>10.0f}{many / few:>7.2f}")
+    result = {
+        "benchmark": "memory",
+        **{name: getattr(args, name) for name in vars(args) if name != "variants"},
+        "variants": sizes,
+        "peak_mib": {stage: [round(peak[stage], 1) for peak in peaks] for stage in peaks[0]},
+        "ratio": {stage: round(peaks[1][stage] / peaks[0][stage], 3) for stage in peaks[0]},
+    }
+    print(json.dumps(result))
 
 
 def measure(folder: Path, m: int, args: argparse.Namespace) -> dict[str, float]:
@@ -114,11 +114,6 @@ def write_model(folder: Path, args: argparse.Namespace) -> None:
     S = rng.normal(size=(n, r)) * np.linspace(3, 1, r)
     residual = S - Q @ (Q.T @ S)
     same = {"subjects": "0" * 64}
-    attributes = {"sample_hash": sample_hash(subjects), "covariates": ["intercept", *"abcde"]}
-    with formats.create(folder / "null.h5", "null", attributes, inputs=same) as writer:
-        for name, values in {"Q": Q, "residual_ldrs": residual, "A": residual.T @ residual}.items():
-            writer.add(name, values)
-        writer.add("subject", subjects)
     side = int(np.ceil(args.voxels ** (1 / 3)))
     index = np.argwhere(np.ones((side, side, side)))[: args.voxels].astype(np.int32)
     geometry = Geometry(np.diag([2.0, 2, 2, 1]), (side, side, side), index)
@@ -138,6 +133,17 @@ def write_model(folder: Path, args: argparse.Namespace) -> None:
         writer.add("candidate_bandwidths", np.array([0.0]))
         writer.add("candidate_scores", np.array([0.0]))
         add_geometry(writer, geometry)
+    with formats.open_file(folder / "bases.h5", "bases") as made:
+        same["bases"] = made.digest
+    attributes = {"sample_hash": sample_hash(subjects), "covariates": ["intercept", *"abcde"]}
+    with formats.create(folder / "null.h5", "null", attributes, inputs=same) as writer:
+        A = residual.T @ residual
+        writer.add("Q", Q)
+        writer.add("residual_ldrs", residual[None])
+        writer.add("A", A[None])
+        writer.add("A_chromosome", [0])
+        writer.add("Sigma", A / n)
+        writer.add("subject", subjects)
 
 
 def write_genotypes(folder: Path, m: int, n: int) -> Path:

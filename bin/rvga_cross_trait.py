@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Estimate the genetic correlation of every voxel with an external trait of other people."""
+"""Estimate the genetic correlation of every voxel and region with an external trait."""
 
 from __future__ import annotations
 
@@ -13,28 +13,38 @@ import pandas as pd
 from rvga import cli
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
+from rvga.false_discovery import false_discovery_rate
 from rvga.genetic_covariance import (
+    CrossEstimate,
     GeneticCovariance,
+    estimate_with_trait,
+    intercept_table,
     match_dataset,
     require_enough,
-    sum_over_blocks,
     sums_memory,
+    three_axes,
 )
 from rvga.geometry import write_map
 from rvga.heritability import (
-    combine,
+    blended_error,
     correlation_reasons,
     cross_trait_correlation,
+    cross_trait_jackknife,
+    cross_trait_ratio,
     heritability_reasons,
     neg_log_10_p_normal,
     trait_scores,
 )
+from rvga.jackknife import jackknife_standard_error
 from rvga.ld_reference import LdReference
-from rvga.sumstats import Sumstats, match_variants, read_sumstats
+from rvga.liftover import Chain
+from rvga.sumstats import NOT_WANTED, ROWS, read_sumstats
 from rvga.tables import write_table
+from rvga.trait_matching import WantedRows, check_frequencies, drop_summary, match_trait
 
-FREQUENCY_GAP = 0.2
-FREQUENCY_SHARE = 0.05
+FEW_GROUPS = 50
+# -log10 p of a test of the intercepts that is warned of.
+UNLIKELY = 3.0
 
 
 def positive_number(text: str) -> float:
@@ -58,8 +68,19 @@ def parser() -> argparse.ArgumentParser:
     add("--n", type=positive_number, help="its sample size, where no column holds it")
     add("--n-cases", type=positive_number, help="cases, for the effective sample size")
     add("--n-controls", type=positive_number, help="controls, for the effective sample size")
+    add("--chain", type=Path, help="chain file from its genome build to the study's")
+    add(
+        "--overlap", choices=("possible", "none"), default="possible",
+        help="whether people of its GWAS may be in the study",
+    )  # fmt: skip
+    add(
+        "--se-method", choices=("closed_form", "jackknife", "auto"), default="closed_form",
+        help="errors without overlap; with it, and by bands, the jackknife is the only one",
+    )  # fmt: skip
     add("--out", type=Path, required=True, help="<trait>.tsv")
     add("--out-map", type=Path, required=True, help="<trait>.nii.gz")
+    add("--out-regions", type=Path, required=True, help="<trait>.regions.tsv")
+    add("--out-intercepts", type=Path, required=True, help="<trait>.intercepts.tsv")
     return parser
 
 
@@ -74,61 +95,61 @@ def parse_columns(text: str) -> dict[str, str]:
     return columns
 
 
-def match_trait(sumstats: Sumstats, reference: LdReference, counts: dict) -> np.ndarray:
-    """Return rows of the trait's table and sign for each reference variant, (2, m).
-
-    By position and alleles; variants not found so by rsid and alleles.
-    """
-    table = sumstats.table
-    row = np.full(reference.m, -1, dtype=np.int64)
-    sign = np.ones(reference.m)
-    counts["repeated"] = 0
-    for way, columns in (
-        ("position", {"chromosome", "base_pair_location"}),
-        ("rsid", {"rsid"}),
-    ):
-        if not columns <= set(table.columns):
-            continue
-        found, its_sign, repeated = match_variants(reference.variants, table, by=way)
-        new = (row < 0) & (found >= 0)
-        # A row that is matched by position is not used again for another variant.
-        new &= ~np.isin(found, row[row >= 0])
-        row[new], sign[new] = found[new], its_sign[new]
-        counts["repeated"] = max(counts["repeated"], repeated)
-        counts[f"matched_by_{way}"] = int(new.sum())
-    hit = row >= 0
-    counts["not_in_reference"] = len(table) - int(hit.sum()) - counts["repeated"]
-    counts["alleles_swapped"] = int((sign[hit] < 0).sum())
-    return np.stack([row, sign])
-
-
-def check_frequencies(sumstats: Sumstats, reference, row, sign, warnings: list[str]) -> None:
-    """Warn when effect-allele frequencies disagree with the reference."""
-    if "effect_allele_frequency" not in sumstats.table:
-        return
-    hit = row >= 0
-    theirs = sumstats.table["effect_allele_frequency"].to_numpy()[row[hit]]
-    theirs = np.where(sign[hit] < 0, 1 - theirs, theirs)
-    gap = np.abs(theirs - reference.variants["effect_allele_frequency"].to_numpy()[hit])
-    gap = gap[np.isfinite(gap)]
-    if len(gap) and np.mean(gap > FREQUENCY_GAP) > FREQUENCY_SHARE:
+def read_trait(
+    args: argparse.Namespace, reference: LdReference, numbers: dict, warnings: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return z and n of each reference variant, NaN where absent, (m,) each."""
+    chain = None if args.chain is None else Chain.read(args.chain)
+    variants = reference.variants
+    wanted = WantedRows(variants, chain)
+    try:
+        sumstats = read_sumstats(
+            args.sumstats,
+            columns=parse_columns(args.columns),
+            n=args.n,
+            n_cases=args.n_cases,
+            n_controls=args.n_controls,
+            wanted=wanted,
+        )
+    except InputError as error:
+        if NOT_WANTED.replace("_", " ") in str(error) and not any(
+            wanted.hits_by_chromosome.values()
+        ):
+            raise InputError(f"{error}; {build_hint(args)}") from error
+        raise
+    match = match_trait(variants, sumstats.table, args.sumstats.name, chain, wanted)
+    dropped = {**sumstats.dropped, **match.counts}
+    numbers |= {
+        "n_rows": sumstats.n_read, "format": sumstats.format, "columns": sumstats.columns,
+        "build": match.build, "dropped": dropped,
+    }  # fmt: skip
+    if match.build == "rsid":
         cli.warn(
-            f"effect-allele frequencies differ by more than {FREQUENCY_GAP} from the LD reference "
-            f"for {np.mean(gap > FREQUENCY_GAP):.0%} of the variants: is the effect allele the "
-            "right column, and the ancestry the same?",
+            f"positions of {args.trait} are of another genome build than the LD reference; its "
+            "variants were matched by rsid, which finds fewer: give a chain file",
             warnings,
         )
+    found, words = check_frequencies(variants, sumstats.table, match, args.sumstats.name)
+    numbers |= found
+    for word in words:
+        cli.warn(word, warnings)
+    hit = match.row >= 0
+    row = np.maximum(match.row, 0)
+    z = np.where(hit, sumstats.table["z"].to_numpy()[row] * match.sign, np.nan)
+    return z, np.where(hit, sumstats.table["n"].to_numpy()[row], np.nan)
 
 
-def estimate(args: argparse.Namespace, numbers: dict, warnings: list[str]):
-    """Return ρ, its error and the open geometry's data for the table."""
-    sumstats = read_sumstats(
-        args.sumstats,
-        columns=parse_columns(args.columns),
-        n=args.n,
-        n_cases=args.n_cases,
-        n_controls=args.n_controls,
-    )
+def build_hint(args: argparse.Namespace) -> str:
+    """Return what to do when positions do not overlap."""
+    if args.chain is not None:
+        return "is the chain file from the trait's genome build to that of the LD reference?"
+    return "are they of the same genome build? If not, give a chain file"
+
+
+def estimate(
+    args: argparse.Namespace, numbers: dict, warnings: list[str]
+) -> tuple[CrossEstimate, GeneticCovariance, pd.DataFrame]:
+    """Return Γ̂ with the trait, the study's covariance (closed) and the table of intercepts."""
     with (
         MinimalDataset.open(args.dataset) as dataset,
         LdReference.open(args.ld_reference) as reference,
@@ -141,50 +162,124 @@ def estimate(args: argparse.Namespace, numbers: dict, warnings: list[str]):
                     "different runs; give the files of one run"
                 )
         cli.state_memory(
-            f"{reference.m} reference variants, {sumstats.n_read} rows of {args.trait}",
-            sums_memory(dataset, reference, args.threads) + 900.0 * sumstats.n_read,
+            f"{reference.m} reference variants and as many of {args.trait}",
+            sums_memory(dataset, reference, args.threads) + 1500.0 * reference.m + 900.0 * ROWS,
         )
         match = match_dataset(dataset, reference)
-        counts = dict(sumstats.dropped)
-        row, sign = match_trait(sumstats, reference, counts)
-        row = row.astype(np.int64)
-        shared = int(((row >= 0) & (match.row >= 0)).sum())
-        require_enough(shared, reference.m, args.sumstats.name, reference.path.name)
-        check_frequencies(sumstats, reference, row, sign, warnings)
-        z = np.where(row >= 0, sumstats.table["z"].to_numpy()[row] * sign, np.nan)
-        n = np.where(row >= 0, sumstats.table["n"].to_numpy()[row], np.nan)
+        z, n = read_trait(args, reference, numbers, warnings)
+        shared = int((np.isfinite(z) & (match.row >= 0)).sum())
+        try:
+            require_enough(shared, reference.m, args.sumstats.name, reference.path.name)
+        except InputError as error:
+            reasons = drop_summary(numbers["dropped"])
+            raise InputError(f"{error} ({reasons}); {build_hint(args)}") from error
         published = covariance.method == "published"
+        overlap = args.overlap == "possible" and not published
+        if published and args.overlap == "possible":
+            cli.warn(
+                f"the correlation with {args.trait} by the published estimator assumes that its "
+                "GWAS has no people in common with this study; people in common bias it",
+                warnings,
+            )
         scores = z / np.sqrt(n) if published else trait_scores(z, n)
-        sums = sum_over_blocks(
-            dataset, reference, match, method=covariance.method, workers=args.threads, trait=scores,
-            progress=lambda items, total: cli.progress(items, total, "LD block"),
-        )  # fmt: skip
         # The noise of û is 1/n for each variant, so that its mean is that of 1/n.
         n_trait = 1 / float(np.nanmean(1 / n[match.row >= 0]))
-        kappa = np.zeros((dataset.r + 1,) * 2)
-        inverse_n = np.zeros_like(kappa)
-        kappa[:-1, :-1], kappa[-1, -1] = dataset.Sigma / dataset.n, 1 / n_trait
-        inverse_n[:-1, :-1], inverse_n[-1, -1] = 1 / dataset.n, 1 / n_trait
         try:
-            found = combine(
-                sums.total, kappa, inverse_n, reference.m, reference.factors(), published=published
-            )
+            found = estimate_with_trait(
+                dataset, reference, match, scores, n_trait, method=covariance.method,
+                overlap=overlap, workers=args.threads,
+                progress=lambda items, total: cli.progress(items, total, "LD block"),
+            )  # fmt: skip
         except ValueError as error:
             raise InputError(
                 f"{args.sumstats}: no estimate is possible over the {shared} variants it shares "
                 f"with {reference.path.name} ({error})"
             ) from error
-        rho, error, h2, h2_error = cross_trait_correlation(found, dataset.bases)
+        intercepts = trait_intercepts(args.trait, found, dataset, n_trait, numbers)
         numbers |= {
-            "n_trait": n_trait, "n_rows": sumstats.n_read, "columns": sumstats.columns,
-            "n_reference_variants": reference.m, "n_shared_variants": sums.n_used,
-            "dropped": counts, "heritability_trait_raw": h2, "standard_error_trait_raw": h2_error,
-            "heritability_trait_reason": heritability_reasons(
-                np.array([h2]), np.array([h2_error])
-            )[0],
-            "heritability_method": covariance.method,
+            "n_trait": n_trait, "n_reference_variants": reference.m,
+            "n_shared_variants": found.n_used, "heritability_method": covariance.method,
+            "overlap": args.overlap, "n_jackknife_groups": len(found.left_out),
         }  # fmt: skip
-        return rho, error, dataset.coordinates, dataset.geometry
+        # The regions are used after the file is closed.
+        numbers["n_regions"] = len(covariance.regions[0])
+        return found, covariance, intercepts
+
+
+def trait_intercepts(
+    trait: str, found: CrossEstimate, dataset: MinimalDataset, n_trait: float, numbers: dict
+) -> pd.DataFrame:
+    """Return the table of κ of each component with the trait, and of the trait itself.
+
+    κ √(n n₂) / √Σ_jj is 0 without people in common; with them it is their share
+    n_both / √(n n₂) times the correlation of component and trait in them.
+    """
+    if found.intercept is None:
+        return intercept_table([], [], np.zeros(0), 0.0, np.zeros(0))
+    r = dataset.r
+    scale = np.append(np.sqrt(dataset.n * n_trait / np.diag(dataset.Sigma)), n_trait)
+    value = found.intercept.kappa[:, -1] * scale
+    error = jackknife_standard_error(found.intercept.left_out[:, :, -1] * scale)
+    names = [*(str(j + 1) for j in range(r)), trait]
+    expected = np.append(np.zeros(r), 1.0)
+    table = intercept_table(names, [trait] * (r + 1), value, expected, error)
+    with_trait = table.iloc[:-1]
+    numbers |= {
+        "n_intercepts_with_trait_fdr_5_percent": int(
+            (with_trait["false_discovery_rate"] <= 0.05).sum()
+        ),
+        "largest_intercept_with_trait": finite(lambda v: v[np.argmax(np.abs(v))], value[:-1]),
+        "smallest_intercept_false_discovery_rate": finite(
+            np.min, with_trait["false_discovery_rate"].to_numpy()
+        ),
+        "intercept_trait": finite(np.mean, value[-1:]),
+        "intercept_trait_standard_error": finite(np.mean, error[-1:]),
+    }  # fmt: skip
+    return table
+
+
+def correlations(
+    found: CrossEstimate, rows: np.ndarray, se_method: str, blend: float | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return ρ and its standard error for rows of bases, and how the error was found."""
+    rho = cross_trait_ratio(found.Gamma, rows)
+    if found.closed_form is None:
+        return rho, cross_trait_jackknife(found.left_out, rows), "jackknife"
+    error = cross_trait_correlation(found.closed_form, rows)[1]
+    if se_method == "closed_form" or (se_method == "auto" and blend is None):
+        return rho, error, "closed_form"
+    jackknife = cross_trait_jackknife(found.left_out, rows)
+    if se_method == "jackknife":
+        return rho, jackknife, "jackknife"
+    return rho, blended_error(error, jackknife, blend), "auto"
+
+
+def heritability_of_trait(found: CrossEstimate) -> tuple[float, float]:
+    """Return h² of the trait over the shared variants and its standard error."""
+    if found.closed_form is not None:
+        return cross_trait_correlation(found.closed_form, np.zeros((1, len(found.Gamma) - 1)))[2:]
+    return float(found.Gamma[-1, -1]), float(jackknife_standard_error(found.left_out[:, -1, -1]))
+
+
+def estimates(rho: np.ndarray, error: np.ndarray, se_method: str, trait_h2: float) -> pd.DataFrame:
+    """Return the columns that tables of correlations with a trait share."""
+    reason = correlation_reasons(rho, error)
+    if not trait_h2 > 0:
+        reason[:] = "heritability of the trait not above 0"
+    shown = reason == ""
+    log_p = neg_log_10_p_normal(rho, error, sides=2)
+    return pd.DataFrame(
+        {
+            "genetic_correlation": np.where(shown, rho, np.nan),
+            "standard_error": np.where(shown, error, np.nan),
+            "neg_log_10_p_value": log_p,
+            "false_discovery_rate": false_discovery_rate(log_p),
+            "genetic_correlation_raw": rho,
+            "standard_error_raw": error,
+            "se_method": se_method,
+            "reason": pd.Series(reason, dtype=object).where(~shown, None),
+        }
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -194,38 +289,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     numbers: dict = {"trait": args.trait}
     # Blocks run side by side, each on one thread, so that the bytes do not depend on threads.
     with cli.threads(1):
-        rho, error, coordinates, geometry = estimate(args, numbers, warnings)
-    reason = correlation_reasons(rho, error)
-    if not numbers["heritability_trait_raw"] > 0:
-        reason[:] = "heritability of the trait not above 0"
-    shown = reason == ""
-    table = pd.DataFrame(
-        {
-            "voxel": np.arange(len(rho)),
-            "x_mm": coordinates[:, 0],
-            "y_mm": coordinates[:, 1],
-            "z_mm": coordinates[:, 2],
-            "genetic_correlation": np.where(shown, rho, np.nan),
-            "standard_error": np.where(shown, error, np.nan),
-            "neg_log_10_p_value": neg_log_10_p_normal(rho, error, sides=2),
-            "genetic_correlation_raw": rho,
-            "standard_error_raw": error,
-            "reason": pd.Series(reason, dtype=object).where(~shown, None),
-        }
-    )
+        found, covariance, intercepts = estimate(args, numbers, warnings)
+        names, region_rows = covariance.regions
+        trait_h2, trait_error = heritability_of_trait(found)
+        rho, error, how = correlations(found, covariance.bases, args.se_method, covariance.blend)
+        table = estimates(rho, error, how, trait_h2)
+        regions = estimates(
+            *correlations(found, region_rows, args.se_method, covariance.blend), trait_h2
+        )
+    regions.insert(0, "trait", args.trait)
+    regions.insert(1, "region", pd.Series(names, dtype=object))
+    table.insert(0, "voxel", np.arange(len(table)))
+    for axis, values in enumerate(three_axes(covariance.coordinates)):
+        table.insert(axis + 1, ("x_mm", "y_mm", "z_mm")[axis], values)
     write_table(table, args.out, "cross_trait")
-    write_map(args.out_map, table["genetic_correlation"].to_numpy(), geometry)
+    write_table(regions, args.out_regions, "cross_trait_regions")
+    write_table(intercepts, args.out_intercepts, "intercepts")
+    write_map(args.out_map, table["genetic_correlation"].to_numpy(), covariance.geometry)
     hidden = {str(k): int(v) for k, v in table["reason"].dropna().value_counts().items()}
     numbers |= {
-        "n_voxels": len(table), "n_voxels_shown": int(shown.sum()), "reasons": hidden,
+        "heritability_trait_raw": trait_h2, "standard_error_trait_raw": trait_error,
+        "heritability_trait_reason": heritability_reasons(
+            np.array([trait_h2]), np.array([trait_error])
+        )[0],
+        "se_method": how, "n_voxels": len(table),
+        "n_voxels_shown": int(table["genetic_correlation"].notna().sum()), "reasons": hidden,
+        "n_significant_voxels_fdr_5_percent": int((table["false_discovery_rate"] <= 0.05).sum()),
         "mean_genetic_correlation_raw": finite(np.mean, rho),
         "median_standard_error_raw": finite(np.median, error),
     }  # fmt: skip
-    cli.warn(
-        f"the correlation with {args.trait} assumes that its GWAS has no people in common with "
-        "this study; people in common bias it",
-        warnings,
-    )
+    warn_of_overlap(args, numbers, warnings)
+    if how != "closed_form" and numbers["n_jackknife_groups"] < FEW_GROUPS:
+        cli.warn(
+            f"the jackknife has only {numbers['n_jackknife_groups']} groups of LD blocks, so that "
+            "its errors are uncertain themselves",
+            warnings,
+        )
     if hidden:
         cli.warn(
             f"the correlation of {sum(hidden.values())} of {len(table)} voxels with {args.trait} "
@@ -235,6 +334,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             warnings,
         )
     cli.write_summary(args.summary, "cross_trait", numbers, warnings)
+
+
+def warn_of_overlap(args: argparse.Namespace, numbers: dict, warnings: list[str]) -> None:
+    """Warn when nobody is said to be in common but the intercepts say otherwise."""
+    rate = numbers.get("smallest_intercept_false_discovery_rate")
+    if numbers["n_jackknife_groups"] < FEW_GROUPS:
+        return
+    if args.overlap == "none" and rate is not None and rate < 10.0**-UNLIKELY:
+        cli.warn(
+            f"{args.trait} is said to have no people in common with the study, but its intercept "
+            f"with {numbers['n_intercepts_with_trait_fdr_5_percent']} components is not 0: people "
+            "in common bias the correlation; give overlap 'possible'",
+            warnings,
+        )
 
 
 def finite(statistic: Callable, values: np.ndarray) -> float | None:

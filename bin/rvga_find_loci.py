@@ -37,6 +37,7 @@ def parser():
     add = result.add_argument
     add("--hits", type=Path, nargs="+", required=True, help="tables of variants, all parts")
     add("--voxels", type=Path, nargs="+", required=True, help="tables of voxels, all parts")
+    add("--pairs", type=Path, nargs="*", default=[], help="tables of significant pairs, all parts")
     add("--dataset", type=Path, required=True, help="minimal dataset")
     add("--tail", type=Path, required=True, help="image-wide tail of the same dataset")
     add("--genotypes", type=Path, nargs="*", default=[], help="genotype files for LD")
@@ -54,6 +55,7 @@ def parser():
     add("--known-loci", type=Path, help="table of known associations, for novelty")
     add("--out-variants", type=Path, required=True, help="all variants (.tsv.gz)")
     add("--out-voxels", type=Path, required=True, help="all voxels (.tsv)")
+    add("--out-pairs", type=Path, help="all significant pairs (.tsv.gz)")
     add("--out-loci", type=Path, required=True, help="loci (.tsv)")
     add("--out-lead-variants", type=Path, required=True, help="lead variants of clumps (.tsv)")
     add("--out-maps", type=Path, required=True, help="folder for maps (NIfTI)")
@@ -90,6 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "one scan, each once"
             )
         hits = joined.significant
+        if args.pairs:
+            if args.out_pairs is None:
+                raise InputError("--pairs was given without --out-pairs; say where they go")
+            pairs_writer = stack.enter_context(tables.table_writer(args.out_pairs, "pairs"))
+            join_pairs(args.pairs, hits, pairs_writer)
         rank = hits["chromosome"].map(RANK).to_numpy(dtype=np.int64)
         position = hits["base_pair_location"].to_numpy(dtype=np.int64)
         order = loci.priority(
@@ -243,6 +250,64 @@ def join_hits(
     return JoinedHits(frame, n_missing, n_pairs, omnibus, image_wide)
 
 
+def join_pairs(paths: Sequence[Path], hits: pd.DataFrame, writer: tables.TableWriter) -> None:
+    """Copy the parts' significant pairs to one table, in the order of the variants.
+
+    Raises
+    ------
+    InputError
+        The pairs are not those that the tables of variants count.
+    """
+    keys = list(zip(*(hits[key].astype(str) for key in KEYS), strict=True))
+    expected = hits["n_significant_voxels"].to_numpy(dtype=np.int64)
+    # A part begins with its first significant variant; a part without any has no place.
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    placed = []
+    for path in paths:
+        head = next(tables.read_table_blocks(path, "pairs", 1), None)
+        if head is not None:
+            key = tuple(str(head[0].at[0, name]) for name in KEYS)
+            placed.append((first.get(key, -1), str(path), path))
+    row = 0
+    left = int(expected[0]) if len(expected) else 0
+    for _, _, path in sorted(placed):
+        for frame, lines in tables.read_table_blocks(path, "pairs", BLOCK_ROWS):
+            for key, size in runs(frame):
+                while size:  # two variants may have the same names
+                    if row >= len(keys) or keys[row] != key:
+                        raise _foreign_pairs(path)
+                    taken = min(size, left)
+                    size, left = size - taken, left - taken
+                    if left == 0:
+                        row += 1
+                        left = int(expected[row]) if row < len(expected) else 0
+            writer.add_lines(lines)
+    if row != len(keys):
+        raise _foreign_pairs(paths[-1])
+
+
+def runs(frame: pd.DataFrame) -> list[tuple[tuple[str, ...], int]]:
+    """Return the variants of consecutive rows, and how many rows each has."""
+    text = [frame[key].astype(str).to_numpy(dtype=object) for key in KEYS]
+    changes = np.zeros(len(frame), dtype=bool)
+    changes[0] = True
+    for values in text:
+        changes[1:] |= values[1:] != values[:-1]
+    starts = np.flatnonzero(changes)
+    sizes = np.diff(np.append(starts, len(frame)))
+    return [
+        (tuple(values[start] for values in text), int(size))
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def _foreign_pairs(path: Path) -> InputError:
+    return InputError(
+        f"{path}: its significant pairs are not those that the tables of variants count; give all "
+        "parts of one scan, each once"
+    )
+
+
 def places_of(path: Path, dataset: MinimalDataset) -> list[int]:
     """Return the dataset's row of a part's first variant (one number; none if it has no rows)."""
     for frame, _ in tables.read_table_blocks(path, "variants", 1):
@@ -280,7 +345,7 @@ def require_tail(
     expected = significance.image_wide_neg_log_10_p(z, tail)
     given = some["neg_log_10_p_image_wide"].to_numpy(dtype=float)
     found = some["n_significant_voxels"].to_numpy(dtype=float) > 0
-    # The scan decides in single precision, so values at the very edge may fall either way.
+    # Tables hold eight digits, so values at the very edge may fall either way.
     beyond = z > tail.critical_z
     differ = (found != beyond) & (np.abs(z - tail.critical_z) > 1e-4 * (1 + z))
     if differ.any() or not np.allclose(given, expected, rtol=1e-5, atol=1e-5):

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from rvga import cli, formats, fpca, smoothing
-from rvga.geometry import add_geometry
-from rvga.images import ImageSet, block_rows, require_finite, require_same_images
+from rvga import cli, formats, fpca, projection, smoothing
+from rvga.covariance import SmoothedCovariance, prefetched
+from rvga.errors import InputError
+from rvga.geometry import Geometry, add_geometry
+from rvga.images import ImageSet, block_rows, filled, require_same_images
+from rvga.surface import Surface
 
 IN_MEMORY_BYTES = 1 << 30
+# More components than this are not looked for where the decomposition is not exact.
+MOST_COMPONENTS = 2000
+FIRST_NUMBER = 32
 
 
 def bandwidth(text: str) -> str | float:
@@ -46,42 +52,227 @@ def parser():
     add("--subjects", type=Path, required=True, help="subjects file")
     add("--bandwidth", type=bandwidth, default="auto", help="auto, none, or millimetres")
     add("--bandwidth-subjects", type=cli.positive_integer, default=500,
-        help="images (at most) that the bandwidth is chosen with")  # fmt: skip
-    add("--components", type=natural_number, default=0, help="number; 0 is by variance")
+        help="images (at most) that bandwidth and correlation are judged by")  # fmt: skip
+    add("--surface-distance", choices=("geodesic", "euclidean"), default="geodesic",
+        help="distances between vertices: along the surface, or straight")  # fmt: skip
+    add("--components", type=natural_number, default=0, help="number; 0 is by what follows")
+    add("--components-correlation", type=cli.number_between(0, 1, open_high=True), default=0.0,
+        help="mean correlation of raw image and reconstruction; 0 is by variance")  # fmt: skip
     add("--components-variance", type=cli.number_between(0, 1, open_low=True), default=0.8,
         help="share of variance that the components hold")  # fmt: skip
-    add("--seed", type=natural_number, default=1, help="seed of the images drawn for the bandwidth")
+    add("--seed", type=natural_number, default=1, help="seed of the images and vectors drawn")
     add("--out", type=Path, required=True, help="bases file to write")
     return result
 
 
-def choose(args, images: ImageSet, subjects: list[str], voxel_index, coordinates):
+def space_of(geometry: Geometry, surface_distance: str) -> smoothing.Space:
+    """Return the voxels as the space that they are smoothed in; parts stay apart."""
+    part, coordinates = geometry.part, geometry.coordinates
+    if geometry.triangles is None or surface_distance == "euclidean":
+        return smoothing.Cloud(coordinates, part)
+    members: list[tuple[np.ndarray, smoothing.Cloud | Surface]] = []
+    on_surface = geometry.vertex >= 0
+    for number in np.unique(part[on_surface]):
+        columns = np.flatnonzero(on_surface & (part == number))
+        row_of = np.full(len(geometry.vertices), -1)
+        row_of[geometry.vertex[columns]] = np.arange(len(columns))
+        # The way does not lead over vertices without values: what was left out is a border.
+        triangles = row_of[geometry.triangles]
+        triangles = triangles[(triangles >= 0).all(axis=1)]
+        members.append((columns, Surface(geometry.vertices[geometry.vertex[columns]], triangles)))
+    elsewhere = np.flatnonzero(~on_surface)
+    if len(elsewhere):
+        members.append((elsewhere, smoothing.Cloud(coordinates[elsewhere], part[elsewhere])))
+    return smoothing.Joined(members)
+
+
+class Sample:
+    """The raw images of the sample at the voxels kept, in blocks, missing values filled in."""
+
+    def __init__(self, images: ImageSet, selected: formats.Envelope):
+        self._images = images
+        self.subjects = list(selected.array("subject"))
+        self.voxel_index = selected["voxel_index"][...]
+        self.n, self.N = len(self.subjects), len(self.voxel_index)
+        # Every voxel kept: no copy of the block is needed.
+        whole = np.array_equal(self.voxel_index, np.arange(images.n_voxels))
+        self._columns = slice(None) if whole else self.voxel_index
+        self._voxel_mean = (
+            selected["voxel_mean"][...] if "voxel_mean" in selected else np.full(self.N, np.nan)
+        )
+        self.mean = np.zeros(self.N)
+        self._complete = False
+
+    def read_mean(self, selected: formats.Envelope) -> None:
+        """Take the mean, and make sure that the images are those of the sample.
+
+        Raises
+        ------
+        InputError
+            The images are of another run.
+        """
+        digest = self._images.new_digest()
+        size = block_rows(self._images.n_voxels)
+        complete = True
+
+        def told() -> Iterator[np.ndarray]:
+            nonlocal complete
+            for first, stop, block in self._images.blocks(self.subjects):
+                digest.update(self.subjects[first:stop], block)
+                complete &= bool(np.isfinite(block).all())
+                yield self._filled(block)
+
+        for block in cli.progress(prefetched(told()), -(-self.n // size), "mean: block"):
+            self.mean += block.sum(axis=0, dtype=np.float64)
+        require_same_images(digest, selected)
+        self.mean /= self.n
+        self._complete = complete
+
+    def blocks(self, subjects: list[str] | None = None) -> Iterator[np.ndarray]:
+        """Yield the images (n_b, N) of the sample, or of some of its subjects."""
+        for _, _, block in self._images.blocks(self.subjects if subjects is None else subjects):
+            yield self._filled(block)
+
+    def _filled(self, block: np.ndarray) -> np.ndarray:
+        # The blocks are read many times, and most studies have no missing values.
+        if self._complete:
+            return block[:, self._columns]
+        return filled(block, self._columns, self._voxel_mean)
+
+
+def choose(args, sample: Sample, drawn: list[str], geometry: Geometry) -> smoothing.Choice:
     """Return the choice of a bandwidth as the options say."""
     if args.bandwidth == "none":
         return smoothing.Choice(0.0, [])
+    if not geometry.smoothable:
+        if not isinstance(args.bandwidth, str):
+            raise InputError(
+                f"bandwidth: {args.bandwidth:g} was given, but the images have no coordinates to "
+                "smooth by; give a table of coordinates, or bandwidth none"
+            )
+        return smoothing.Choice(
+            0.0, [], ["the images have no coordinates to smooth by: they are not smoothed"]
+        )
     if not isinstance(args.bandwidth, str):
         return smoothing.Choice(args.bandwidth, [])
-    drawn = np.random.default_rng(args.seed).permutation(len(subjects))[: args.bandwidth_subjects]
-    chosen = [subjects[row] for row in np.sort(drawn)]
-    raw = images.rows(chosen)[:, voxel_index]
-    require_finite(raw, chosen)
-
-    def blocks():
-        size = block_rows(images.n_voxels)
-        for first in range(0, len(raw), size):
-            yield raw[first : first + size]
 
     def tell(candidate: smoothing.Candidate) -> None:
         outcome = candidate.skipped or f"score {candidate.score:.6g}"
         cli.report(f"bandwidth {candidate.bandwidth:.4g} mm: {outcome}")
 
     return smoothing.choose_bandwidth(
-        coordinates,
-        blocks,
+        space_of(geometry, args.surface_distance),
+        lambda: sample.blocks(drawn),
         published=args.bandwidth == "published",
         workers=args.threads,
         progress=tell,
     )
+
+
+def exact_spectrum(
+    sample: Sample, covariance: SmoothedCovariance, weights, scratch, workers: int
+) -> fpca.ExactSpectrum:
+    """Return the whole spectrum, by the smaller Gram matrix."""
+    n, N = sample.n, sample.N
+    if n > N:
+        return fpca.ExactSpectrum(covariance.matrix(), None, workers)
+    if 4 * n * N > IN_MEMORY_BYTES:
+        smoothed = np.memmap(scratch, dtype=np.float32, mode="w+", shape=(n, N))
+    else:
+        smoothed = np.empty((n, N), dtype=np.float32)
+    first = 0
+    total = -(-n // block_rows(N))
+    for block in cli.progress(prefetched(sample.blocks()), total, "smooth: block"):
+        # Smoothing is linear, so centring first loses nothing and saves digits in float32.
+        stop = first + len(block)
+        smoothed[first:stop] = smoothing.smooth(block - sample.mean, weights, workers=workers)
+        first = stop
+    matrix = fpca.gram(fpca.column_panels(smoothed), n, workers=workers) / n
+    return fpca.ExactSpectrum(matrix, smoothed, workers)
+
+
+def by_correlation(
+    target: float,
+    find: Callable[[int], fpca.Components],
+    most: int,
+    sample: Sample,
+    drawn: list[str],
+) -> fpca.Components:
+    """Return the fewest components whose reconstructions reach a mean correlation.
+
+    Raises
+    ------
+    InputError
+        They do not reach it.
+    """
+    number = min(FIRST_NUMBER, most)
+    while True:
+        found = find(number)
+        column_sum = found.bases.sum(axis=0)
+        total, n_drawn = np.zeros(number), 0
+        for block in sample.blocks(drawn):
+            raw = block.astype(np.float64)
+            means = projection.correlation_by_number(
+                raw @ found.bases,
+                column_sum,
+                raw.sum(axis=1),
+                np.einsum("nv,nv->n", raw, raw),
+                sample.N,
+            )
+            total += len(block) * means
+            n_drawn += len(block)
+        reached = np.flatnonzero(total / n_drawn >= target)
+        if len(reached):
+            return find(int(reached[0]) + 1)
+        if number == most:
+            raise InputError(
+                f"components_correlation: {target:g} asked for, but {most} components reach "
+                f"{total[-1] / n_drawn:.3f}; ask for less, or smooth less (bandwidth)"
+            )
+        cli.report(f"{number} components reach a correlation of {total[-1] / n_drawn:.3f}")
+        number = min(2 * number, most)
+
+
+def components(args, sample: Sample, weights, scratch, drawn: list[str]) -> fpca.Components:
+    """Return the components as the options say."""
+    n, N = sample.n, sample.N
+    covariance = SmoothedCovariance(sample.blocks, sample.mean, n, weights, workers=args.threads)
+    if min(n, N) <= fpca.EXACT_SIDE:
+        spectrum = exact_spectrum(sample, covariance, weights, scratch, args.threads)
+        most = len(spectrum.eigenvalues)
+        find = spectrum.components
+        number = args.components
+        if number == 0 and args.components_correlation == 0.0:
+            number = fpca.number_by_share(
+                spectrum.eigenvalues, spectrum.total, args.components_variance
+            )
+            number = number or most
+        fpca.require_rank(number, most, n, N)
+    else:
+        most = min(min(n - 1, N) // 4, MOST_COMPONENTS)
+        total = covariance.trace()
+        cli.report(f"variance of the smoothed images: {total:.6g}")
+        krylov = fpca.KrylovSpectrum(
+            covariance.product,
+            N,
+            total,
+            block=fpca.block_size(args.components),
+            seed=args.seed,
+        )
+
+        def find(number: int) -> fpca.Components:
+            return fpca.krylov_components(
+                krylov,
+                number=number,
+                share=args.components_variance,
+                most=most,
+                progress=cli.report,
+            )
+
+        number = args.components
+    if number == 0 and args.components_correlation > 0.0:
+        return by_correlation(args.components_correlation, find, most, sample, drawn)
+    return find(number)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,60 +286,39 @@ def main(argv: Sequence[str] | None = None) -> None:
         ImageSet(args.images) as images,
         tempfile.TemporaryFile(dir=args.out.resolve().parent) as scratch,
     ):
-        subjects = list(selected.array("subject"))
-        voxel_index = selected["voxel_index"][...]
-        geometry = images.geometry.subset(voxel_index)
-        coordinates = geometry.coordinates
-        n, N = len(subjects), len(voxel_index)
-        size = block_rows(images.n_voxels)
-        n_blocks = -(-n // size)
-        on_disk = 4 * n * N > IN_MEMORY_BYTES
-        drawn = min(n, args.bandwidth_subjects) if args.bandwidth in ("auto", "published") else 0
+        sample = Sample(images, selected)
+        n, N = sample.n, sample.N
+        geometry = images.geometry.subset(sample.voxel_index)
+        exact = min(n, N) <= fpca.EXACT_SIDE
+        held = 4 * n * N if exact and n <= N else 0
+        on_disk = held > IN_MEMORY_BYTES
+        search = args.bandwidth in ("auto", "published") and geometry.smoothable
         cli.state_memory(
             f"{n} images of {N} voxels" + (" (smoothed images on disk)" if on_disk else ""),
-            fpca.gram_bytes(n, N)
-            + (0 if on_disk else 4 * n * N)
-            + 4 * drawn * N
-            + 24 * size * N
+            (fpca.gram_bytes(n, N) if exact else fpca.krylov_bytes(args.components, N))
+            + (0 if on_disk else held)
+            + 24 * block_rows(images.n_voxels) * images.n_voxels
             + smoothing.weight_bytes(N, args.threads),
         )
-
-        mean_raw = np.zeros(N)
-        digest = images.new_digest()
-        for first, stop, block in cli.progress(images.blocks(subjects), n_blocks, "mean: block"):
-            digest.update(subjects[first:stop], block)
-            kept = block[:, voxel_index]
-            require_finite(kept, subjects[first:stop])
-            mean_raw += kept.sum(axis=0, dtype=np.float64)
-        require_same_images(digest, selected)
-        mean_raw /= n
-
-        choice = choose(args, images, subjects, voxel_index, coordinates)
+        sample.read_mean(selected)
+        order = np.random.default_rng(args.seed).permutation(n)[: args.bandwidth_subjects]
+        drawn = [sample.subjects[row] for row in np.sort(order)]
+        choice = choose(args, sample, drawn, geometry)
         for message in choice.warnings:
             cli.warn(message, warnings)
         weights = None
         if choice.bandwidth > 0.0:
             weights = smoothing.smoothing_weights(
-                coordinates, choice.bandwidth, workers=args.threads
+                space_of(geometry, args.surface_distance), choice.bandwidth, workers=args.threads
             )
-
-        if on_disk:
-            smoothed = np.memmap(scratch, dtype=np.float32, mode="w+", shape=(n, N))
-        else:
-            smoothed = np.empty((n, N), dtype=np.float32)
-        for first, stop, block in cli.progress(images.blocks(subjects), n_blocks, "smooth: block"):
-            # Smoothing is linear, so centring first loses nothing and saves digits in float32.
-            centred = block[:, voxel_index] - mean_raw
-            smoothed[first:stop] = smoothing.smooth(centred, weights, workers=args.threads)
-        mean = smoothing.smooth(mean_raw[None], weights)[0]
-
-        found = fpca.principal_components(
-            smoothed,
-            number=args.components,
-            share=args.components_variance,
-            workers=args.threads,
-        )
-        del smoothed
+        mean = smoothing.smooth(sample.mean[None], weights)[0]
+        found = components(args, sample, weights, scratch, drawn)
+        if not found.converged:
+            cli.warn(
+                f"the components did not settle within {found.passes} passes over the images: "
+                f"relative residuals are up to {found.residual.max():.1e}",
+                warnings,
+            )
         r = found.bases.shape[1]
         attributes = {
             "geometry_type": geometry.type,
@@ -160,7 +330,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parameters = {
             "bandwidth": args.bandwidth,
             "bandwidth_subjects": args.bandwidth_subjects,
+            "surface_distance": args.surface_distance,
             "components": args.components,
+            "components_correlation": args.components_correlation,
             "components_variance": args.components_variance,
             "seed": args.seed,
         }
@@ -174,19 +346,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         ) as writer:
             writer.add("bases", found.bases)
             writer.add("eigenvalues", found.eigenvalues)
+            writer.add("residual", found.residual)
             writer.add("mean", mean)
-            writer.add("coordinates", coordinates)
+            writer.add("coordinates", geometry.coordinates)
             candidates = choice.candidates
             writer.add("candidate_bandwidths", [item.bandwidth for item in candidates])
             writer.add("candidate_scores", [item.score for item in candidates])
             add_geometry(writer, geometry)
     cumulated = np.cumsum(found.eigenvalues) / found.total_variance
+    extrapolated = fpca.extrapolated_n_eff(found.eigenvalues, r, min(n - 1, N))
     numbers = {
         "n": n,
         "n_voxels": N,
         "bandwidth": float(choice.bandwidth),
         "bandwidth_option": args.bandwidth,
-        "bandwidth_subjects": drawn,
+        "bandwidth_subjects": len(drawn) if search else 0,
+        "surface_distance": args.surface_distance if geometry.triangles is not None else None,
         "candidates": [
             {
                 "bandwidth": item.bandwidth,
@@ -201,6 +376,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "share_of_variance": found.share,
         "total_variance": found.total_variance,
         "n_eff": found.n_eff,
+        "n_eff_standard_error": found.n_eff_error,
+        "n_eff_extrapolated": extrapolated if np.isfinite(extrapolated) else None,
+        "decomposition": "exact" if exact else "krylov",
+        "passes": found.passes,
+        "largest_relative_residual": float(found.residual.max()),
+        "subspace_angle": found.angle,
         "n_eigenvalues": len(found.eigenvalues),
         "eigenvalues_head": found.eigenvalues[: max(r, 50)][:200],
         "cumulated_share_head": cumulated[: max(r, 50)][:200],

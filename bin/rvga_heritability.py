@@ -13,27 +13,35 @@ import pandas as pd
 from rvga import cli, formats
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
+from rvga.false_discovery import false_discovery_rate
 from rvga.genetic_covariance import (
     JACKKNIFE_GROUPS,
     GeneticCovariance,
+    Intercept,
+    estimate_covariance,
+    intercept_table,
     match_dataset,
     read_labels,
-    sum_over_blocks,
     sums_memory,
+    three_axes,
 )
 from rvga.geometry import add_geometry, write_map
 from rvga.heritability import (
-    combine,
     correlation_reasons,
     default_parcels,
     heritability_reasons,
     neg_log_10_p_normal,
+    region_bases,
 )
+from rvga.heterogeneity import heterogeneity_test
+from rvga.jackknife import jackknife_standard_error
 from rvga.ld_reference import LdReference
 from rvga.tables import write_table
 
 ROWS = 512
 WELL_COVERED = 0.9
+# -log10 p of a test of the model that is warned of.
+UNLIKELY = 3.0
 FEW_GROUPS = 50
 
 
@@ -44,10 +52,17 @@ def parser() -> argparse.ArgumentParser:
     add("--dataset", type=Path, required=True, help="minimal dataset, *.rvga.h5")
     add("--ld-reference", type=Path, required=True, help="LD reference, *.ld.h5")
     add(
-        "--heritability-method", choices=("moments", "published"), default="moments",
-        help="the calibrated estimator, or the published one",
+        "--heritability-method", choices=("moments", "bands", "published"), default="moments",
+        help="the calibrated estimator, band regression, or the published one",
     )  # fmt: skip
-    add("--se-method", choices=("closed_form", "jackknife"), default="closed_form", help="errors")
+    add(
+        "--intercept", choices=("fixed", "free"), default="fixed",
+        help="noise taken as that of unrelated people, or estimated by band regression",
+    )  # fmt: skip
+    add(
+        "--se-method", choices=("closed_form", "jackknife", "auto"), default="closed_form",
+        help="errors; auto lies between the two",
+    )  # fmt: skip
     add("--regions", type=Path, help="NIfTI image of integer labels on the study's grid")
     add(
         "--correlation-voxels", default="",
@@ -57,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="heritability.tsv")
     add("--out-map", type=Path, required=True, help="heritability.nii.gz")
     add("--out-regions", type=Path, required=True, help="regions.tsv")
+    add("--out-intercepts", type=Path, required=True, help="intercepts.tsv")
     add("--out-correlation", type=Path, required=True, help="genetic_correlation.tsv")
     add("--out-covariance", type=Path, required=True, help="genetic_covariance.h5")
     add("--out-matrix", type=Path, help="correlation_matrix.h5")
@@ -64,8 +80,18 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def write_covariance(args: argparse.Namespace, numbers: dict) -> None:
-    """Compute Γ̂ over all blocks and write ``genetic_covariance.h5``."""
+def write_covariance(
+    args: argparse.Namespace, labels: np.ndarray | None, numbers: dict
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Compute Γ̂ over all blocks and write ``genetic_covariance.h5``.
+
+    Returns
+    -------
+    labels : (N,) int64
+        Regions, 1 … k in the file's order; 0 is none.
+    intercepts : DataFrame
+        Table of the components' intercepts.
+    """
     method = args.heritability_method
     with (
         MinimalDataset.open(args.dataset) as dataset,
@@ -75,56 +101,102 @@ def write_covariance(args: argparse.Namespace, numbers: dict) -> None:
         cli.state_memory(
             f"{reference.m} reference variants, {dataset.N} voxels",
             sums_memory(dataset, reference, args.threads)
-            + 8.0 * JACKKNIFE_GROUPS * dataset.N * (args.se_method == "jackknife")
+            + 8.0 * JACKKNIFE_GROUPS * dataset.N * (args.se_method != "closed_form")
             + 8.0 * 16 * rows * dataset.N * args.genetic_correlation_matrix,
         )
         match = match_dataset(dataset, reference)
-        sums = sum_over_blocks(
-            dataset, reference, match, method=method, workers=args.threads,
-            progress=lambda items, total: cli.progress(items, total, "LD block"),
-        )  # fmt: skip
-        published = method == "published"
-        kappa = dataset.Sigma / dataset.n
-        factors = reference.factors()
         try:
-            found = combine(
-                sums.total, kappa, np.full_like(kappa, 1 / dataset.n), reference.m, factors,
-                published=published,
+            found, sums = estimate_covariance(
+                dataset, reference, match, method=method,
+                fixed_intercept=args.intercept == "fixed", workers=args.threads,
+                progress=lambda items, total: cli.progress(items, total, "LD block"),
             )  # fmt: skip
         except ValueError as error:
             raise InputError(
                 f"{args.ld_reference}: no estimate is possible ({error}); use larger LD panels"
             ) from error
+        x = found.moments
         attributes = {
-            "n": dataset.n, "m": reference.m, "t_1": found.t_1,
-            "t_2": float(reference.m) if published else sums.total.t_2, "t_4": found.t_4,
+            "n": dataset.n, "m": reference.m, "t_1": x.t_1,
+            "t_2": reference.m / x.scale, "t_4": x.t_4,
             "heritability_method": method, "geometry_type": dataset.geometry.type,
         }  # fmt: skip
+        names, region_rows, labels = region_rows_of(dataset, labels)
         with formats.create(
             args.out_covariance,
             "genetic_covariance",
             attributes,
             inputs={"dataset": dataset.digest, "ld": reference.digest},
-            parameters={"heritability_method": method},
+            parameters={"heritability_method": method, "intercept": args.intercept},
             code=args.code,
         ) as writer:
-            writer.add("Gamma", found.Gamma)
+            writer.add("Gamma", x.Gamma)
             writer.add("Sigma", dataset.Sigma)
-            writer.add("s", found.s)
+            writer.add("s", x.s)
             writer.add("bases", dataset.bases)
             writer.add("coordinates", dataset.coordinates)
-            writer.add("block_Gamma", sums.group_quadratic)
-            writer.add("block_t1", sums.group_t_1)
-            writer.add("block_t2", sums.group_t_2)
+            writer.add("left_out", found.left_out)
+            if found.blend is not None:
+                writer.add("blend_factor", np.array([found.blend]))
+            if found.intercept is not None:
+                writer.add("intercept", found.intercept.kappa)
+            writer.add("region_name", names)
+            writer.add("region_rows", region_rows)
             add_geometry(writer, dataset.geometry)
+        intercepts = own_intercepts(found.intercept, dataset.Sigma, dataset.n, numbers)
+        t_4_factor, s_factor = reference.factors()
         numbers |= {
             **match.counts, **attributes, "n_used_variants": sums.n_used,
             "n_blocks": reference.n_blocks, "n_blocks_used": sums.n_blocks_used,
             "n_panel_1": reference.n_a + reference.n_b, "n_panel_2": reference.n_2,
-            "ld_share": reference.ld_share, "t_4_factor": factors[0], "s_factor": factors[1],
-            "n_jackknife_groups": len(sums.group_t_1),
+            "ld_share": reference.ld_share, "t_4_factor": t_4_factor, "s_factor": s_factor,
+            "n_jackknife_groups": len(sums.group_t_1), "intercept": args.intercept,
+            "share_of_reference": sums.n_used / reference.m,
+            "n_negative_eigenvalues": int((np.linalg.eigvalsh(x.Gamma) < 0).sum()),
+            **found.numbers, **{name: finite(value) for name, value in found.model_test.items()},
         }  # fmt: skip
-        numbers["share_of_reference"] = sums.n_used / reference.m
+    return labels, intercepts
+
+
+def finite(value: float) -> float | None:
+    """Return a number, None for one that is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def region_rows_of(
+    dataset: MinimalDataset, labels: np.ndarray | None
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return names and mean basis rows of the regions, and each voxel's region (1 … k, 0 none)."""
+    bases = dataset.bases.astype(np.float64)
+    prefix = ""
+    if labels is None:
+        labels, prefix = default_parcels(dataset.coordinates), "parcel "
+    region, rows = region_bases(bases, labels)
+    compact = np.where(labels == 0, 0, np.searchsorted(region, labels) + 1)
+    return [f"{prefix}{label}" for label in region], rows, compact
+
+
+def own_intercepts(
+    intercept: Intercept | None, Sigma: np.ndarray, n: float, numbers: dict
+) -> pd.DataFrame:
+    """Return the table of n κ_jj / Σ_jj, which is 1 without structure, and note their mean."""
+    if intercept is None:
+        return intercept_table([], [], np.zeros(0), 1.0, np.zeros(0))
+    scale = n / np.diag(Sigma)
+    ratio = np.diag(intercept.kappa) * scale
+    left_out = np.diagonal(intercept.left_out, axis1=1, axis2=2) * scale
+    names = [str(j + 1) for j in range(len(ratio))]
+    table = intercept_table(names, names, ratio, 1.0, jackknife_standard_error(left_out))
+    mean = n * float(np.trace(intercept.kappa)) / float(np.trace(Sigma))
+    means = n * np.trace(intercept.left_out, axis1=1, axis2=2) / np.trace(Sigma)
+    error = float(jackknife_standard_error(means))
+    test = neg_log_10_p_normal(np.array([mean - 1]), np.array([error]), sides=2)[0]
+    numbers |= {
+        "mean_intercept": finite(mean), "mean_intercept_standard_error": finite(error),
+        "mean_intercept_neg_log_10_p_value": finite(test),
+        "n_intercepts_not_1_fdr_5_percent": int((table["false_discovery_rate"] <= 0.05).sum()),
+    }  # fmt: skip
+    return table
 
 
 def heritability_table(covariance: GeneticCovariance, se_method: str) -> pd.DataFrame:
@@ -132,7 +204,8 @@ def heritability_table(covariance: GeneticCovariance, se_method: str) -> pd.Data
     h2, error = covariance.heritability(se_method=se_method)
     reason = heritability_reasons(h2, error)
     shown = reason == ""
-    x, y, z = covariance.coordinates[:, :3].T
+    x, y, z = three_axes(covariance.coordinates)
+    log_p = neg_log_10_p_normal(h2, error, sides=1)
     return pd.DataFrame(
         {
             "voxel": np.arange(covariance.N),
@@ -141,7 +214,8 @@ def heritability_table(covariance: GeneticCovariance, se_method: str) -> pd.Data
             "z_mm": z,
             "heritability": np.where(shown, h2, np.nan),
             "standard_error": np.where(shown, error, np.nan),
-            "neg_log_10_p_value": neg_log_10_p_normal(h2, error, sides=1),
+            "neg_log_10_p_value": log_p,
+            "false_discovery_rate": false_discovery_rate(log_p),
             "heritability_raw": h2,
             "standard_error_raw": error,
             "se_method": se_method,
@@ -158,18 +232,22 @@ def region_table(
     reason = heritability_reasons(h2, error)
     shown = reason == ""
     groups = [labels == label for label in range(1, len(names) + 1)]
-    centres = np.stack([covariance.coordinates[group, :3].mean(axis=0) for group in groups])
+    x, y, z = three_axes(np.stack([covariance.coordinates[group].mean(axis=0) for group in groups]))
+    log_p = neg_log_10_p_normal(h2, error, sides=1)
     return pd.DataFrame(
         {
             "region": names,
             "n_voxels": [int(group.sum()) for group in groups],
-            "x_mm": centres[:, 0],
-            "y_mm": centres[:, 1],
-            "z_mm": centres[:, 2],
+            "x_mm": x,
+            "y_mm": y,
+            "z_mm": z,
             "heritability": np.where(shown, h2, np.nan),
             "standard_error": np.where(shown, error, np.nan),
+            "neg_log_10_p_value": log_p,
+            "false_discovery_rate": false_discovery_rate(log_p),
             "heritability_raw": h2,
             "standard_error_raw": error,
+            "se_method": se_method,
             "reason": pd.Series(reason, dtype=object).where(~shown, None),
         }
     )
@@ -185,16 +263,19 @@ def correlation_table(
     rho, error = rho[first, second], error[first, second]
     reason = correlation_reasons(rho, error)
     shown = reason == ""
+    log_p = neg_log_10_p_normal(rho, error, sides=2)
     return pd.DataFrame(
         {
             "region_1": [names[i] for i in first],
             "region_2": [names[i] for i in second],
             "genetic_correlation": np.where(shown, rho, np.nan),
             "standard_error": np.where(shown, error, np.nan),
-            "neg_log_10_p_value": neg_log_10_p_normal(rho, error, sides=2),
+            "neg_log_10_p_value": log_p,
+            "false_discovery_rate": false_discovery_rate(log_p),
             "genetic_correlation_raw": rho,
             "standard_error_raw": error,
             "phenotypic_correlation": phenotypic[first, second],
+            "se_method": se_method,
             "reason": pd.Series(reason, dtype=object).where(~shown, None),
         }
     )
@@ -235,13 +316,6 @@ def write_voxel_maps(args, covariance: GeneticCovariance, voxels: list[int]) -> 
             write_map(path, np.where(shown, values, np.nan), covariance.geometry)
 
 
-def false_discovery_count(neg_log_10_p: np.ndarray, level: float = 0.05) -> int:
-    """Return how many tests Benjamini and Hochberg's rule rejects."""
-    p = np.sort(10.0 ** -neg_log_10_p[np.isfinite(neg_log_10_p)])
-    below = np.flatnonzero(p <= level * np.arange(1, len(p) + 1) / max(len(p), 1))
-    return int(below[-1] + 1) if len(below) else 0
-
-
 def reason_counts(table: pd.DataFrame) -> dict[str, int]:
     """Return reason → number of estimates that are not shown."""
     return {str(key): int(n) for key, n in table["reason"].dropna().value_counts().items()}
@@ -268,9 +342,66 @@ def check(args: argparse.Namespace) -> tuple[list[int], np.ndarray | None]:
             labels = read_labels(args.regions, dataset.geometry)
     if voxels and args.out_voxel_maps is None:
         raise InputError("--correlation-voxels needs --out-voxel-maps, the folder for the maps")
+    if args.heritability_method == "published" and args.intercept == "free":
+        raise InputError(
+            "--intercept free is not to be had with --heritability-method published; use moments "
+            "or bands"
+        )
+    if args.heritability_method == "published" and args.se_method == "auto":
+        raise InputError(
+            "--se-method auto is not to be had with --heritability-method published; use "
+            "closed_form or jackknife"
+        )
+    free = args.heritability_method == "moments" and args.intercept == "free"
+    if free and args.se_method != "jackknife":
+        raise InputError(
+            "with --heritability-method moments and --intercept free the closed form leaves out "
+            "the error of the intercept; use --se-method jackknife (or --heritability-method bands)"
+        )
     if args.genetic_correlation_matrix and args.out_matrix is None:
         raise InputError("--genetic-correlation-matrix needs --out-matrix, the file to write")
     return voxels, labels
+
+
+def note_heterogeneity(covariance: GeneticCovariance, numbers: dict) -> None:
+    """Test whether h² is the same everywhere; the published estimator has no such errors."""
+    if covariance.method == "published":
+        return
+    try:
+        test = heterogeneity_test(covariance.moments, covariance.bases)
+    except ValueError as error:
+        cli.report(f"no test of heterogeneity ({error})")
+        return
+    numbers |= {
+        "heterogeneity_variance": test.statistic,
+        "heterogeneity_variance_expected": test.expected,
+        "heterogeneity_p_value": test.p_value,
+        "heterogeneity_n_voxels": test.n_voxels,
+    }
+
+
+def warn_of_model(numbers: dict, warnings: list[str]) -> None:
+    """Warn where both estimators disagree, or the intercept is not that of unrelated people.
+
+    Both tests rest on the jackknife and say nothing with few groups of blocks.
+    """
+    if numbers["n_jackknife_groups"] < FEW_GROUPS:
+        return
+    if (numbers.get("model_test_neg_log_10_p_value") or 0) > UNLIKELY:
+        cli.warn(
+            f"both estimators of mean heritability disagree ({numbers['heritability_moments']:.3f} "
+            f"by moments, {numbers['heritability_bands']:.3f} by bands, z = "
+            f"{numbers['model_test_z']:.1f}): effects depend on LD or frequency, or there is "
+            "structure; moments with ld_share .95 to .98 leans least on it",
+            warnings,
+        )
+    if (numbers.get("mean_intercept_neg_log_10_p_value") or 0) > UNLIKELY:
+        cli.warn(
+            f"the mean intercept is {numbers['mean_intercept']:.3f} (standard error "
+            f"{numbers['mean_intercept_standard_error']:.3f}) where 1 is expected: people may be "
+            "related or structured beyond what the covariates explain; consider --intercept free",
+            warnings,
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -281,7 +412,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Blocks run side by side, each on one thread, so that the bytes do not depend on threads.
     with cli.threads(1):
         voxels, labels = check(args)
-        write_covariance(args, numbers)
+        labels, intercepts = write_covariance(args, labels, numbers)
         if numbers["share_of_reference"] < WELL_COVERED:
             cli.warn(
                 f"only {numbers['share_of_reference']:.0%} of the LD reference's variants are in "
@@ -295,7 +426,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 warnings,
             )
         groups = numbers["n_jackknife_groups"]
-        if args.se_method == "jackknife" and groups < FEW_GROUPS:
+        if args.se_method != "closed_form" and groups < FEW_GROUPS:
             cli.warn(
                 f"the jackknife has only {groups} groups of LD blocks, so that its errors are "
                 "uncertain themselves",
@@ -303,15 +434,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         with GeneticCovariance.open(args.out_covariance) as covariance:
             table = heritability_table(covariance, args.se_method)
-            if labels is None:
-                labels = default_parcels(covariance.coordinates)
-                region, rows = covariance.regions(labels)
-                names = [f"parcel {label}" for label in region]
-            else:
-                region, rows = covariance.regions(labels)
-                names = [str(label) for label in region]
-            compact = np.where(labels == 0, 0, np.searchsorted(region, labels) + 1)
-            regions = region_table(covariance, names, rows, compact, args.se_method)
+            names, rows = covariance.regions
+            note_heterogeneity(covariance, numbers)
+            regions = region_table(covariance, names, rows, labels, args.se_method)
             correlations = correlation_table(covariance, names, rows, args.se_method)
             if args.genetic_correlation_matrix:
                 numbers["n_matrix_entries_not_shown"] = write_matrix(args, covariance)
@@ -320,6 +445,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_table(table, args.out, "heritability")
     write_table(regions, args.out_regions, "regions")
     write_table(correlations, args.out_correlation, "genetic_correlation")
+    write_table(intercepts, args.out_intercepts, "intercepts")
+    warn_of_model(numbers, warnings)
     raw, error = table["heritability_raw"], table["standard_error_raw"]
     hidden = reason_counts(table)
     numbers |= {
@@ -328,9 +455,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "median_heritability_raw": float(raw.median()),
         "largest_heritability_raw": float(raw.max()),
         "median_standard_error_raw": float(error.median()),
-        "n_significant_voxels_fdr_5_percent": false_discovery_count(
-            table["neg_log_10_p_value"].to_numpy()
-        ),
+        "n_significant_voxels_fdr_5_percent": int((table["false_discovery_rate"] <= 0.05).sum()),
         "n_regions": len(names), "n_region_pairs": len(correlations),
         "region_reasons": reason_counts(regions),
         "correlation_reasons": reason_counts(correlations),

@@ -37,7 +37,7 @@ def parser():
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     args = parser().parse_args(argv)
-    if args.significance == "image_wide" and args.draws < 100:
+    if args.draws < 100:
         raise InputError(f"--draws {args.draws} is too few for a tail; give at least 100")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed} is negative; give a seed of 0 or more")
@@ -50,26 +50,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(
                 f"{args.dataset}: n_eff is {n_eff:g}, at least 1 is due: make the dataset again"
             )
-        if args.significance == "published":
-            tail = significance.published_tail(n_eff, level)
-        else:
-            cli.state_memory(
-                f"{dataset.N} voxels x {dataset.r} components",
-                significance.tail_memory(dataset.N, dataset.r, args.threads),
+        cli.state_memory(
+            f"{dataset.N} voxels x {dataset.r} components",
+            significance.tail_memory(dataset.N, dataset.r, args.threads),
+        )
+        try:
+            tail = significance.image_wide_tail(
+                dataset.bases,
+                dataset.Sigma,
+                n_eff=n_eff,
+                significance=args.significance,
+                significance_level=level,
+                draws=args.draws,
+                seed=args.seed,
+                threads=args.threads,
+                progress=cli.progress,
             )
-            try:
-                tail = significance.image_wide_tail(
-                    dataset.bases,
-                    dataset.Sigma,
-                    n_eff=n_eff,
-                    significance_level=level,
-                    draws=args.draws,
-                    seed=args.seed,
-                    threads=args.threads,
-                    progress=cli.progress,
-                )
-            except ValueError as error:
-                raise InputError(f"{args.dataset}: {error}: make the dataset again") from error
+        except ValueError as error:
+            raise InputError(f"{args.dataset}: {error}: make the dataset again") from error
         with formats.create(
             args.out,
             "tail",
@@ -77,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "significance": tail.significance,
                 "significance_level": tail.significance_level,
                 "critical_z": tail.critical_z,
+                "critical_z_image_wide": tail.critical_z_image_wide,
+                "critical_z_published": tail.critical_z_published,
                 "n_eff": tail.n_eff,
             },
             inputs={"dataset": dataset.digest},
@@ -98,15 +98,19 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "raise the number of draws",
                 warnings,
             )
-        published = significance.published_tail(n_eff, level).critical_z
-        tests = 10.0 ** float(significance.neg_log_10_p_normal(tail.critical_z) + np.log10(level))
+        tests = 10.0 ** float(
+            significance.neg_log_10_p_normal(tail.critical_z_image_wide) + np.log10(level)
+        )
+        of_published = significance.image_wide_neg_log_10_p(tail.critical_z_published, tail)
         numbers = {
             "significance": tail.significance,
             "significance_level": level,
             "critical_z": tail.critical_z,
             "critical_t": significance.normal_to_t(tail.critical_z, dataset.nu),
             "critical_neg_log_10_p_value": significance.neg_log_10_p_normal(tail.critical_z),
-            "critical_z_published": published,
+            "critical_z_image_wide": tail.critical_z_image_wide,
+            "critical_z_published": tail.critical_z_published,
+            "image_wide_p_of_published": 10.0 ** -float(of_published),
             "effective_tests": tests,
             "relative_error": error,
             "n_eff": n_eff,

@@ -4,24 +4,38 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 from rvga import cli, formats
+from rvga.calibration import LAMBDA_VARIANTS, lambda_bound, lambda_gc, lambda_variants
+from rvga.coding import decode_z
 from rvga.errors import InputError
 from rvga.geometry import add_geometry, geometry_of
 from rvga.minimal import (
+    COLUMN_CHUNK_ROWS,
+    ORDER_BYTES,
     TEXT_COLUMNS,
+    OpenShards,
+    Repeats,
+    Shard,
     copy_variants,
-    count_repeated,
+    cross_product_rows,
+    dataset_size,
     genome_order,
     merged_counts,
-    open_chunks,
+    read_shards,
     reserve_variants,
     total_counts,
 )
+from rvga.null import has_offsets, null_size
 
+# Bytes of z of a block, and at most so many HDF5 chunks of the other columns.
 BLOCK_BYTES = 1 << 25
+MOST_CHUNKS = 8
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,28 +57,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.threads(args.threads),
         formats.open_file(args.null, "null") as null,
         formats.open_file(args.bases, "bases") as bases,
-        open_chunks(args.chunks, null) as chunks,
     ):
-        if bases.inputs.get("subjects") != null.inputs.get("subjects"):
+        if null.inputs.get("bases") != bases.digest:
             raise InputError(
-                f"{args.bases}: was not made from the same subjects as {args.null.name}: they are "
-                "of different runs"
+                f"{args.bases}: are not the bases of the LDRs in {args.null.name}: they are of "
+                "different runs"
             )
-        _run(args, null, bases, chunks)
+        _run(args, null, bases, read_shards(args.chunks, null))
 
 
 def _run(
     args: argparse.Namespace,
     null: formats.Envelope,
     bases: formats.Envelope,
-    chunks: list[formats.Envelope],
+    shards: list[Shard],
 ) -> None:
-    counts = merged_counts(chunks)
+    counts = merged_counts(shards)
     totals = total_counts(counts)
     A = null["A"][...]
-    n, p = null["Q"].shape
-    r, m = A.shape[0], totals["written"]
-    if sum(chunk["a"].shape[0] for chunk in chunks) != m:
+    n, p = null_size(null)
+    r, m = A.shape[1], totals["written"]
+    if sum(shard.m for shard in shards) != m:
         raise InputError(
             "the chunks hold another number of variants than they count; make them again"
         )
@@ -79,17 +92,22 @@ def _run(
             f"{args.bases}: has {bases['bases'].shape[1]} components, {args.null.name} has {r}: "
             "they are of different runs"
         )
-    coding = chunks[0].attributes["coding"]
+    coding = shards[0].attributes["coding"]
     row_bytes = (2 if coding == "int16" else 4) * r
-    rows = max(1, min(m, BLOCK_BYTES // row_bytes))
+    widths = {name: max(shard.widths[name] for shard in shards) for name in TEXT_COLUMNS}
+    # Whole HDF5 chunks of every column, so that none is packed twice.
+    chunks = BLOCK_BYTES // (row_bytes * COLUMN_CHUNK_ROWS)
+    rows = COLUMN_CHUNK_ROWS * min(max(1, chunks), MOST_CHUNKS)
     cli.state_memory(
-        f"{m} variants x {r} components by blocks of {rows}", 3 * rows * row_bytes + 250 * m
+        f"{m} variants x {r} components by blocks of {min(m, rows)}",
+        2 * min(m, rows) * (row_bytes + 2 * sum(widths.values()) + 100)
+        # Chunks that overlap are put in order together; most do not.
+        + ORDER_BYTES * (2 * max(shard.m for shard in shards) + min(m, rows)),
     )
-    source, row = genome_order(chunks)
     geometry = geometry_of(bases)
     attributes = {
         **{
-            key: chunks[0].attributes[key]
+            key: shards[0].attributes[key]
             for key in ("coding", "genome_build", "minor_allele_count")
         },
         "n": n,
@@ -99,37 +117,48 @@ def _run(
         "sample_hash": null.attributes["sample_hash"],
         "counts": counts,
     }
-    widths = {
-        name: max(chunk[f"variants/{name}"].dtype.itemsize for chunk in chunks)
-        for name in TEXT_COLUMNS
-    }
-    with formats.create(
-        args.out,
-        "minimal",
-        attributes,
-        inputs={"null": null.digest, "bases": bases.digest},
-        parameters=chunks[0].parameters,
-        code=args.code,
-    ) as writer:
-        writer.add("A", A[None])
-        writer.add("Sigma", A / n)
+    A_row = cross_product_rows(null["A_chromosome"][...])
+    repeats = Repeats()
+    with (
+        OpenShards(shards) as opened,
+        formats.create(
+            args.out,
+            "minimal",
+            attributes,
+            inputs={"null": null.digest, "bases": bases.digest},
+            parameters=shards[0].parameters,
+            code=args.code,
+        ) as writer,
+    ):
+        writer.add("A", A)
+        writer.add("Sigma", null["Sigma"][...])
         writer.add("bases", bases["bases"][...])
         writer.add("eigenvalues", bases["eigenvalues"][...])
         writer.add("coordinates", bases["coordinates"][...])
         add_geometry(writer, geometry)
         columns = reserve_variants(writer, m, r, coding, widths)
-        starts = range(0, m, rows)
-        for first in cli.progress(starts, len(starts), "block"):
-            copy_variants(chunks, source, row, columns, first, min(first + rows, m))
-        repeated, example = count_repeated(columns)
+        first = 0
+        for source, row in cli.progress(genome_order(opened, rows), -(-m // rows), "block"):
+            repeats.add(copy_variants(opened, source, row, columns, first, A_row))
+            first += len(source)
+        inflation = _inflation(columns, m, rows, n - p - 1)
+    with formats.open_file(args.out, "minimal") as written:
+        size = dataset_size(written)
     warnings: list[str] = []
-    if repeated:
+    _warn_of_inflation(inflation, m, has_offsets(null), warnings)
+    if repeats.count:
         cli.warn(
-            f"{repeated} of {m} variants repeat another of the same position and alleles (the "
-            f"first is {example}); heritability leaves out all their copies: give each once",
+            f"{repeats.count} of {m} variants repeat another of the same position and alleles "
+            f"(the first is {repeats.example}); heritability leaves out all their copies: give "
+            "each once",
             warnings,
         )
-    cli.report(f"{m} variants of {totals['read']} read, {len(chunks)} chunks")
+    cli.report(
+        f"{m} variants of {totals['read']} read, {len(shards)} chunks; "
+        f"{size['variant_bytes']} bytes for the variants "
+        f"({size['variant_bytes'] / (m * r):.3f} a variant and component), "
+        f"{size['fixed_bytes']} fixed"
+    )
     numbers = {
         "n": n,
         "p": p,
@@ -140,13 +169,45 @@ def _run(
         "genome_build": attributes["genome_build"],
         "dataset_coding": coding,
         "minor_allele_count": attributes["minor_allele_count"],
-        "minor_allele_frequency": chunks[0].parameters["minor_allele_frequency"],
+        **shards[0].parameters,
+        **size,
+        "bytes_per_variant_and_component": size["variant_bytes"] / (m * r),
         "sample_hash": attributes["sample_hash"],
-        "n_repeated": repeated,
+        "n_repeated": repeats.count,
+        "lambda_gc": [float(value) if np.isfinite(value) else None for value in inflation],
         "counts": counts,
         **totals,
     }
     cli.write_summary(args.summary, "minimal_dataset", numbers, warnings)
+
+
+def _inflation(columns: Mapping[str, h5py.Dataset], m: int, rows: int, nu: int) -> np.ndarray:
+    """Return lambda_GC of every component, from variants spread evenly over the whole."""
+    chosen = lambda_variants(m)
+    z = np.empty((len(chosen), columns["z"].shape[1]))
+    for first in range(0, m, rows):
+        low, high = np.searchsorted(chosen, (first, min(first + rows, m)))
+        if high > low:
+            here = chosen[low:high] - first
+            codes = columns["z"][first : first + rows][here]
+            z[low:high] = decode_z(codes, columns["scale"][first : first + rows][here])
+    return lambda_gc(z, nu)
+
+
+def _warn_of_inflation(inflation: np.ndarray, m: int, offsets: bool, warnings: list[str]) -> None:
+    """Warn of components whose statistics are larger than chance and some polygenicity make."""
+    bound = lambda_bound(min(m, LAMBDA_VARIANTS))
+    high = np.flatnonzero(inflation > bound)
+    if len(high):
+        most = int(high[np.argmax(inflation[high])])
+        advice = "" if offsets else ", in which case give loco_predictions or more covariates"
+        cli.warn(
+            f"lambda_GC of {len(high)} of {len(inflation)} components is above {bound:.2f} (LDR"
+            f"{most + 1}: {inflation[most]:.2f}): many small effects do that, and so do population "
+            f"structure and relatives{advice}; the intercept (kappa) of the heritability step "
+            "tells them apart",
+            warnings,
+        )
 
 
 if __name__ == "__main__":

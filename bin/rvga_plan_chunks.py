@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Divide the variants of one genotype file into chunks for the component GWAS."""
+"""Divide the variants of genotype files into chunks for the component GWAS."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ MOST_RUNS = 100
 def parser() -> argparse.ArgumentParser:
     """Return the stage's command line."""
     arguments = cli.make_parser(__doc__)
-    arguments.add_argument("--genotypes", type=Path, required=True, help=".pgen or .bed")
-    arguments.add_argument("--variants", type=Path, help=".pvar or .bim; default: the same stem")
-    arguments.add_argument("--samples", type=Path, help=".psam or .fam; default: the same stem")
-    arguments.add_argument("--chromosome", default="all", help="chromosome to plan, or 'all'")
+    add = arguments.add_argument
+    add("--genotypes", type=Path, nargs="+", required=True, help=".pgen or .bed files")
+    add("--variants", type=Path, nargs="*", default=[], help=".pvar or .bim; default: same stem")
+    add("--samples", type=Path, nargs="*", default=[], help=".psam or .fam; default: same stem")
+    add("--chromosome", nargs="*", default=[], help="each file's chromosome to plan, or 'all'")
+    add("--file", nargs="*", default=[], help="what the table calls each file; default: 1, 2, …")
     arguments.add_argument(
         "--chunk-variants", type=cli.positive_integer, default=20_000, help="variants a chunk"
     )
@@ -38,47 +40,72 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     args = parser().parse_args(argv)
+    warnings: list[str] = []
+    n = len(args.genotypes)
+    for name in ("variants", "samples", "chromosome", "file"):
+        given = getattr(args, name)
+        if given and len(given) != n:
+            raise InputError(f"--{name} names {len(given)} for {n} genotype files; name one each")
+    variants, samples = args.variants or [None] * n, args.samples or [None] * n
+    chromosomes = args.chromosome or ["all"] * n
+    names = args.file or [str(number) for number in range(1, n + 1)]
+    frames, n_left_out = [], 0
     with cli.threads(args.threads):
-        # People are only counted here, so the longer id serves every study.
-        with open_genotypes(
-            args.genotypes, args.variants, args.samples, subject_id="FID_IID"
-        ) as genotypes:
-            chromosome = genotypes.variants["chromosome"].to_numpy(dtype=object)
-        warnings: list[str] = []
-        ranges = _runs(chromosome)
-        n_left_out = 0
-        if args.chromosome.lower() != "all":
-            wanted = normalise_chromosome(args.chromosome, "--chromosome")
-            ranges = [run for run in ranges if run[0] == wanted]
-            n_left_out = len(chromosome) - sum(stop - first for _, first, stop in ranges)
-            if not ranges:
-                raise InputError(
-                    f"{args.genotypes}: holds no variant of chromosome {wanted}; correct the "
-                    "'chromosome' column of the samplesheet, or say 'all'"
-                )
-            if n_left_out:
-                cli.warn(
-                    f"{args.genotypes.name}: {n_left_out} variants are not on chromosome {wanted} "
-                    "and are left out",
-                    warnings,
-                )
-        elif len(ranges) > MOST_RUNS:
-            ranges = [("mixed", 0, len(chromosome))]
-        chunks = [
-            (name, start, min(args.chunk_variants, stop - start))
-            for name, first, stop in ranges
-            for start in range(first, stop, args.chunk_variants)
-        ]
-        frame = pd.DataFrame(chunks, columns=["chromosome", "first_variant", "n_variants"])
-        frame.insert(0, "chunk", np.arange(1, len(frame) + 1))
-        write_table(frame, args.out, "chunks")
-        cli.report(f"{len(frame)} chunks of {int(frame['n_variants'].sum())} variants")
-        numbers = {
-            "n_chunks": len(frame),
-            "n_variants": int(frame["n_variants"].sum()),
-            "n_left_out": n_left_out,
-        }
-        cli.write_summary(args.summary, "plan_chunks", numbers, warnings)
+        for name, asked, *paths in zip(
+            names, chromosomes, args.genotypes, variants, samples, strict=True
+        ):
+            ranges, left_out = _ranges(*paths, asked, warnings)
+            n_left_out += left_out
+            chunks = [
+                (label, start, min(args.chunk_variants, stop - start))
+                for label, first, stop in ranges
+                for start in range(first, stop, args.chunk_variants)
+            ]
+            frame = pd.DataFrame(chunks, columns=["chromosome", "first_variant", "n_variants"])
+            frame.insert(0, "chunk", np.arange(1, len(frame) + 1))
+            frame.insert(0, "file", name)
+            frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    write_table(table, args.out, "chunks")
+    cli.report(f"{len(table)} chunks of {int(table['n_variants'].sum())} variants")
+    numbers = {
+        "n_files": n,
+        "n_chunks": len(table),
+        "n_variants": int(table["n_variants"].sum()),
+        "n_left_out": n_left_out,
+    }
+    cli.write_summary(args.summary, "plan_chunks", numbers, warnings)
+
+
+def _ranges(
+    main_file: Path,
+    variants: Path | None,
+    samples: Path | None,
+    asked: str,
+    warnings: list[str],
+) -> tuple[list[tuple[str, int, int]], int]:
+    """Return (chromosome, first, stop) of what is to be done in a file, and how many are not."""
+    # People are only counted here, so the longer id serves every study.
+    with open_genotypes(main_file, variants, samples, subject_id="FID_IID") as genotypes:
+        chromosome = genotypes.variants["chromosome"].to_numpy(dtype=object)
+    ranges = _runs(chromosome)
+    if asked.lower() == "all":
+        return ([("mixed", 0, len(chromosome))] if len(ranges) > MOST_RUNS else ranges), 0
+    wanted = normalise_chromosome(asked, "--chromosome")
+    ranges = [run for run in ranges if run[0] == wanted]
+    n_left_out = len(chromosome) - sum(stop - first for _, first, stop in ranges)
+    if not ranges:
+        raise InputError(
+            f"{main_file}: holds no variant of chromosome {wanted}; correct the "
+            "'chromosome' column of the samplesheet, or say 'all'"
+        )
+    if n_left_out:
+        cli.warn(
+            f"{main_file.name}: {n_left_out} variants are not on chromosome {wanted} "
+            "and are left out",
+            warnings,
+        )
+    return ranges, n_left_out
 
 
 def _runs(chromosome: np.ndarray) -> list[tuple[str, int, int]]:

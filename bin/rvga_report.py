@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rvga import cli, figures, formats, report, tables, truth
+from rvga import cli, figures, formats, map_figures, report, tables, truth
 from rvga.atomic import replacing
+from rvga.calibration import LAMBDA_VARIANTS, lambda_bound
 from rvga.chromosomes import CHROMOSOMES, RANK
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
@@ -26,7 +27,7 @@ from rvga.genetic_covariance import read_labels
 from rvga.geometry import Geometry, geometry_of
 from rvga.heritability import default_parcels, region_bases
 from rvga.reconstruction import voxel_variance
-from rvga.significance import Tail, image_wide_neg_log_10_p, normal_to_t
+from rvga.significance import Tail, image_wide_neg_log_10_p, normal_to_t, t_to_normal
 from rvga.version import VERSION
 
 SOFTWARE = (
@@ -165,6 +166,11 @@ def read_scan(
     thinner = figures.GenomeThinner(extents, threshold)
     image_wide, omnibus = figures.QuantileSketch(), figures.QuantileSketch()
     n_significant = 0
+    critical = {
+        "image_wide": tail.critical_z_image_wide,
+        "published": tail.critical_z_published,
+    }
+    beyond = dict.fromkeys(critical, 0)
     for block, _ in tables.read_table_blocks(path, "variants", VARIANT_BLOCK):
         chromosome = block["chromosome"].to_numpy(dtype=object)
         unknown = sorted(set(chromosome) - set(extents))
@@ -178,6 +184,9 @@ def read_scan(
         image_wide.add(height)
         omnibus.add(block["neg_log_10_p_omnibus"].to_numpy(dtype=float))
         n_significant += int((block["n_significant_voxels"] > 0).sum())
+        z = np.abs(t_to_normal(block["z"].to_numpy(dtype=float), dataset.nu))
+        for name, limit in critical.items():
+            beyond[name] += int((z > limit).sum())
     return report.Scan(
         thinner,
         image_wide,
@@ -189,6 +198,14 @@ def read_scan(
         float(tail.critical_z),
         float(tail.n_eff),
         threshold,
+        {
+            name: report.Rule(
+                float(limit),
+                float(image_wide_neg_log_10_p(np.array([limit]), tail)[0]),
+                beyond[name],
+            )
+            for name, limit in critical.items()
+        },
     )
 
 
@@ -353,7 +370,7 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         "the bases, a block of variants and the pictures", 3 * basis.bases.nbytes + 6e8
     )
     geometry = basis.geometry
-    space = figures.space_of(geometry.affine, geometry.shape, geometry.index, basis.mean)
+    canvas = map_figures.canvas_of(geometry, basis.mean)
 
     positions: dict[str, np.ndarray] = {}
     counts: dict[str, dict] = {}
@@ -399,12 +416,12 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
             known = truth.read_truth(file, geometry.index)
 
     sections = []
-    flow = summaries.one("select_subjects")
+    flow = summaries.one("select_subjects") or summaries.one("import_ldrs")
+    ldrs = summaries.one("make_ldrs")
     if flow:
-        sections.append(report.flow_section(flow["flow"], flow))
+        sections.append(report.flow_section(flow["flow"], flow, ldrs.get("outliers")))
     else:
         sections.append(report.not_run("flow", "Flow of subjects", why_not(parameters, "flow")))
-    ldrs = summaries.one("make_ldrs")
     quality = None
     if ldrs:
         quality = (
@@ -414,9 +431,15 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     sections.append(
         report.representation_section(
             basis.eigenvalues, basis.total_variance, components, basis.bandwidth, basis.candidates,
-            quality, basis.n_eff,
+            quality, basis.n_eff, summaries.one("fit_bases"),
+            report.component_maps(canvas, basis.bases, basis.eigenvalues, basis.total_variance),
         )
     )  # fmt: skip
+    made = summaries.one("minimal_dataset")
+    if made and made.get("m"):
+        bound = lambda_bound(min(int(made["m"]), LAMBDA_VARIANTS))
+        notes = report.model_notes(summaries)
+        sections.append(report.dataset_section(made, N, bound, notes))
     if scan is not None:
         sections.append(report.association_section(scan, loci, counts, summaries.one("image_tail")))
     else:
@@ -426,13 +449,15 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         sections.append(section)
     if loci is not None and dataset is not None:
         maps = lead_maps(dataset, loci)
-        sections.append(report.maps_section(space, voxels, maps, len(loci)))
+        sections.append(report.maps_section(canvas, voxels, maps, len(loci)))
         sections.append(report.loci_section(loci))
     else:
         sections.append(report.not_run("loci", "Loci", why_not(parameters, "loci")))
     if heritability is not None:
         sections.append(
-            report.heritability_section(space, heritability, regions, summaries.one("heritability"))
+            report.heritability_section(
+                canvas, heritability, regions, summaries.one("heritability")
+            )
         )
     else:
         sections.append(
@@ -447,7 +472,7 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         sections.append(report.correlation_section(pairs, sampled, N))
     trait_numbers = {str(entry["trait"]): entry for entry in summaries.all("cross_trait")}
     if traits:
-        sections.append(report.cross_trait_section(space, traits, trait_numbers))
+        sections.append(report.cross_trait_section(canvas, traits, trait_numbers))
     else:
         sections.append(
             report.not_run(

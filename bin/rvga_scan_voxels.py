@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rvga import cli, formats, scan, significance, tables
-from rvga.dataset import Components, MinimalDataset
+from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
+from rvga.parallel import ordered_map
+from rvga.reconstruction import beta_from_z, standard_error_from_beta
 
 STAGE = "scan_voxels"
 
@@ -24,9 +28,10 @@ def parser():
     add("--tail", type=Path, required=True, help="image-wide tail of the same dataset")
     add("--part", type=cli.positive_integer, default=1, help="which part of the variants, from 1")
     add("--parts", type=cli.positive_integer, default=1, help="number of parts")
-    add("--block-variants", type=cli.positive_integer, default=4096, help="variants at a time")
+    add("--block-variants", type=cli.positive_integer, default=1024, help="variants at a time")
     add("--out", type=Path, required=True, help="table of variants to write (.tsv.gz)")
     add("--out-voxels", type=Path, required=True, help="table of voxels to write (.tsv)")
+    add("--out-pairs", type=Path, help="table of every significant variant and voxel (.tsv.gz)")
     return result
 
 
@@ -36,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.part > args.parts:
         raise InputError(f"--part {args.part} is beyond --parts {args.parts}; parts count from 1")
     warnings: list[str] = []
-    # Tiles run in parallel on one BLAS thread each, so the number of threads changes nothing.
+    # Blocks run in parallel on one BLAS thread each, so the number of threads changes nothing.
     with (
         cli.threads(1),
         MinimalDataset.open(args.dataset) as dataset,
         formats.open_file(args.tail, "tail") as stored,
+        contextlib.ExitStack() as stack,
     ):
         stored.require_made_from("dataset", dataset)
         tail = significance.Tail.of(stored)
@@ -51,55 +57,135 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{dataset.N} voxels x {r} components, {size} variants at a time",
             scan.memory(dataset.N, r, len(dataset.A), size, args.threads),
         )
-        testable = nu - r + 1 > 0
-        if not testable:
+        if nu - r + 1 <= 0:
             cli.warn(
                 f"no omnibus test: {r} components need more than {nu} degrees of freedom", warnings
             )
         critical_t = significance.normal_to_t(tail.critical_z, nu)
-        running = scan.Scan(scan.prepare(dataset.bases, dataset.A, nu, critical_t), args.threads)
-        n_missing = n_significant = n_pairs = 0
+        scanner = scan.prepare(dataset.bases, dataset.A, nu, critical_t)
+        work = Work(scanner, tail, args.out_pairs is not None)
+        totals = scan.Totals(scanner)
+        numbers = dict.fromkeys(COUNTS, 0)
         largest = 0.0
-        with tables.table_writer(args.out, "variants") as writer:
-            blocks = dataset.blocks(size, first, stop)
-            for start, end, components in cli.progress(
-                blocks, -(-(stop - first) // size), "block of variants"
-            ):
-                found = running.add(components.beta, components.a, components.A_index)
-                missing = found.lead_voxel < 0
-                z_normal = significance.t_to_normal(found.z, nu)
-                columns = {
-                    "n_significant_voxels": with_missing(found.n_significant_voxels, missing),
-                    "lead_voxel": with_missing(found.lead_voxel, missing),
-                    "z": found.z,
-                    "neg_log_10_p_value": significance.neg_log_10_p_t(found.z, nu),
-                    "neg_log_10_p_image_wide": significance.image_wide_neg_log_10_p(z_normal, tail),
-                    "neg_log_10_p_omnibus": omnibus(components, dataset.A, nu)
-                    if testable
-                    else np.nan,
-                }
-                writer.add(dataset.variant_block(start, end).assign(**columns))
-                n_missing += int(missing.sum())
-                n_significant += int((found.n_significant_voxels > 0).sum())
-                n_pairs += int(found.n_significant_voxels.sum())
-                largest = max(largest, float(np.nanmax(np.abs(found.z), initial=0.0)))
-            totals = running.totals()
-            tables.write_table(voxel_frame(dataset.coordinates, totals), args.out_voxels, "voxels")
-    numbers = {
+        writer = stack.enter_context(tables.table_writer(args.out, "variants"))
+        pairs = None
+        if args.out_pairs is not None:
+            pairs = stack.enter_context(tables.table_writer(args.out_pairs, "pairs"))
+        done = ordered_map(work, read_blocks(dataset, size, first, stop), args.threads)
+        for block in cli.progress(done, -(-(stop - first) // size), "block of variants"):
+            totals.add(block.results)
+            writer.add_lines(block.lines)
+            if pairs is not None:
+                pairs.add_lines(block.pair_lines)
+            for name in COUNTS:
+                numbers[name] += block.counts[name]
+            largest = max(largest, float(np.nanmax(np.abs(block.results.z), initial=0.0)))
+        of_voxels = totals.of_voxels()
+        tables.write_table(voxel_frame(dataset.coordinates, of_voxels), args.out_voxels, "voxels")
+    numbers |= {
         "part": args.part,
         "parts": args.parts,
         "n_variants": stop - first,
-        "n_missing": n_missing,
-        "n_significant_variants": n_significant,
-        "n_significant_pairs": n_pairs,
-        "n_significant_voxels": int((totals.n_significant_variants > 0).sum()),
-        "n_voxels_without_variance": int(np.isnan(totals.largest_abs_z).sum()),
+        "n_significant_voxels": int((of_voxels.n_significant_variants > 0).sum()),
+        "n_voxels_without_variance": int(np.isnan(of_voxels.largest_abs_z).sum()),
         "largest_abs_z": largest,
         "critical_t": critical_t,
         "N": dataset.N,
     }
-    cli.report(f"{n_significant} of {stop - first} variants are significant somewhere")
+    cli.report(
+        f"{numbers['n_significant_variants']} of {stop - first} variants are significant somewhere"
+    )
     cli.write_summary(args.summary, STAGE, numbers, warnings)
+
+
+COUNTS = (
+    "n_missing",
+    "n_significant_variants",
+    "n_significant_pairs",
+    "n_beyond_image_wide",
+    "n_beyond_published",
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block that was scanned: results, lines of the tables, counts by name of ``COUNTS``."""
+
+    results: scan.BlockResults
+    lines: bytes
+    pair_lines: bytes
+    counts: dict[str, int]
+
+
+def read_blocks(dataset: MinimalDataset, size: int, first: int, stop: int) -> Iterator[tuple]:
+    """Yield components and variants of consecutive blocks."""
+    for start, end, components in dataset.blocks(size, first, stop):
+        yield components, dataset.variant_block(start, end)
+
+
+class Work:
+    """What is done with a block, in any thread: scan, p values, lines of text."""
+
+    def __init__(self, scanner: scan.Scanner, tail: significance.Tail, hits: bool):
+        self._scanner = scanner
+        self._tail = tail
+        self._hits = hits
+
+    def __call__(self, block: tuple) -> Block:
+        """Return the results of ``(components, variants)``."""
+        components, variants = block
+        scanner, tail = self._scanner, self._tail
+        nu = scanner.nu
+        found = scan.scan_block(
+            scanner, components.beta, components.a, components.A_index, self._hits
+        )
+        missing = found.lead_voxel < 0
+        p = significance.neg_log_10_p_t(found.z, nu)
+        z_normal = significance.normal_from_neg_log_10_p(p)
+        columns = {
+            "n_significant_voxels": with_missing(found.n_significant_voxels, missing),
+            "lead_voxel": with_missing(found.lead_voxel, missing),
+            "z": found.z,
+            "neg_log_10_p_value": p,
+            "neg_log_10_p_image_wide": significance.image_wide_neg_log_10_p(z_normal, tail),
+            "neg_log_10_p_omnibus": omnibus(found.r_squared, components.A_index, scanner),
+        }
+        counts = {
+            "n_missing": int(missing.sum()),
+            "n_significant_variants": int((found.n_significant_voxels > 0).sum()),
+            "n_significant_pairs": int(found.n_significant_voxels.sum()),
+            "n_beyond_image_wide": int((z_normal > tail.critical_z_image_wide).sum()),
+            "n_beyond_published": int((z_normal > tail.critical_z_published).sum()),
+        }
+        pair_lines = b""
+        if found.hits is not None:
+            pair_lines = tables.lines_of(
+                pair_frame(found.hits, variants, components, scanner, tail)
+            )
+        return Block(found, tables.lines_of(variants.assign(**columns)), pair_lines, counts)
+
+
+def pair_frame(
+    hits: scan.Hits, variants: pd.DataFrame, components, scanner: scan.Scanner, tail
+) -> pd.DataFrame:
+    """Return the table of every significant pair of a block."""
+    a = components.a[hits.row]
+    variance = scanner.deviation[components.A_index[hits.row], hits.voxel] ** 2
+    beta = beta_from_z(hits.z[:, None], a, variance[:, None], scanner.nu)
+    error = standard_error_from_beta(beta, a, variance[:, None], scanner.nu)
+    z_normal = significance.t_to_normal(hits.z, scanner.nu)
+    return (
+        variants.iloc[hits.row]
+        .reset_index(drop=True)
+        .assign(
+            voxel=hits.voxel,
+            beta=beta[:, 0],
+            standard_error=error[:, 0],
+            z=hits.z,
+            neg_log_10_p_value=significance.neg_log_10_p_t(hits.z, scanner.nu),
+            neg_log_10_p_image_wide=significance.image_wide_neg_log_10_p(z_normal, tail),
+        )
+    )
 
 
 def bounds(m: int, part: int, parts: int) -> tuple[int, int]:
@@ -112,14 +198,15 @@ def with_missing(values: np.ndarray, missing: np.ndarray) -> pd.array:
     return pd.arrays.IntegerArray(values.astype(np.int64), missing)
 
 
-def omnibus(components: Components, A: np.ndarray, nu: float) -> np.ndarray:
-    """Return −log10 p of the omnibus test by variant, each with its own A."""
-    result = np.full(len(components.a), np.nan)
-    for index in np.unique(components.A_index):
-        rows = components.A_index == index
-        result[rows] = significance.omnibus_neg_log_10_p(
-            components.beta[rows], components.a[rows], A[index], nu
-        )
+def omnibus(r_squared: np.ndarray, A_index: np.ndarray, scanner: scan.Scanner) -> np.ndarray:
+    """Return −log10 p of the omnibus test by variant, NaN without the degrees of freedom."""
+    result = np.full(len(r_squared), np.nan)
+    for index, rank in enumerate(scanner.rank):
+        rows = A_index == index
+        if scanner.nu - rank + 1 > 0:
+            result[rows] = significance.neg_log_10_p_f(
+                r_squared[rows], int(rank), scanner.nu - int(rank) + 1
+            )
     return result
 
 

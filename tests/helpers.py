@@ -83,6 +83,8 @@ class ImageStudy(NamedTuple):
             defaults += ["--covariates", self.covariates, "--categorical-columns", "site"]
         if "--samples" not in given:
             defaults += ["--samples", self.psam]
+        if "--out-coverage" not in given:
+            defaults += ["--out-coverage", out.with_name("coverage.nii.gz")]
         return run_stage("select_subjects", "--images", batches, *defaults, *options, "--out", out)
 
 
@@ -91,6 +93,38 @@ def write_nifti(path: Path, volume: np.ndarray, affine: np.ndarray) -> Path:
     import nibabel
 
     nibabel.Nifti1Image(volume, affine).to_filename(path)
+    return path
+
+
+def write_surface(path: Path, structure: str, points: np.ndarray, triangles: np.ndarray) -> Path:
+    """Write a GIFTI surface."""
+    import nibabel
+
+    meta = nibabel.gifti.GiftiMetaData(
+        {"AnatomicalStructurePrimary": structure} if structure else {}
+    )
+    arrays = [
+        nibabel.gifti.GiftiDataArray(points, intent="NIFTI_INTENT_POINTSET", meta=meta),
+        nibabel.gifti.GiftiDataArray(triangles, intent="NIFTI_INTENT_TRIANGLE"),
+    ]
+    path.write_bytes(nibabel.gifti.GiftiImage(darrays=arrays).to_bytes())
+    return path
+
+
+def write_metric(path: Path, values: np.ndarray) -> Path:
+    """Write values of vertices in the format that the name tells."""
+    import nibabel
+
+    values = np.asarray(values, dtype=np.float32)
+    if path.name.endswith(".gii"):
+        array = nibabel.gifti.GiftiDataArray(values, datatype="NIFTI_TYPE_FLOAT32")
+        path.write_bytes(nibabel.gifti.GiftiImage(darrays=[array]).to_bytes())
+    elif path.name.endswith((".mgh", ".mgz")):
+        nibabel.MGHImage(values.reshape(-1, 1, 1), np.eye(4)).to_filename(path)
+    elif path.name.endswith(".txt"):
+        path.write_text("\n".join(str(value) for value in values) + "\n")
+    else:
+        nibabel.freesurfer.write_morph_data(path, values)
     return path
 
 

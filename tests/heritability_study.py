@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -175,12 +176,27 @@ def ld_reference(study: Study, run_stage, **options: object) -> Path:
     return reference
 
 
+def block_file(folder: Path, size: int = 25, m: int = 350) -> Path:
+    """Write blocks of ``size`` variants for both chromosomes of a study; return the BED file."""
+    path = folder / "blocks.bed"
+    edges = [*range(999, 999 + 100 * m, 100 * size), 999 + 100 * m]
+    path.write_text(
+        "".join(
+            f"{chromosome}\t{start}\t{end}\n"
+            for chromosome in ("1", "2")
+            for start, end in itertools.pairwise(edges)
+        )
+    )
+    return path
+
+
 def heritability_args(study: Study, reference: Path, folder: Path) -> list[object]:
     """Return the options of the HERITABILITY stage, its outputs in ``folder``."""
     return [
         "--dataset", study.dataset, "--ld-reference", reference,
         "--out", folder / "heritability.tsv", "--out-map", folder / "heritability.nii.gz",
         "--out-regions", folder / "regions.tsv",
+        "--out-intercepts", folder / "intercepts.tsv",
         "--out-correlation", folder / "genetic_correlation.tsv",
         "--out-covariance", folder / "genetic_covariance.h5",
     ]  # fmt: skip

@@ -128,16 +128,6 @@ def make_study(
     null, bases = folder / "null.h5", folder / "bases.h5"
     inputs = {"subjects": f"subjects {seed}"}
     with formats.create(
-        null,
-        "null",
-        {"sample_hash": sample_hash(subjects), "covariates": []},
-        inputs={**inputs, "ldrs": f"ldrs {seed}"},
-    ) as writer:
-        writer.add("Q", Q)
-        writer.add("residual_ldrs", residual)
-        writer.add("A", residual.T @ residual)
-        writer.add("subject", subjects)
-    with formats.create(
         bases,
         "bases",
         {"geometry_type": "nifti", "bandwidth": 0.0, "n_eff": 3.5, "total_variance": 1.0, "n": n},
@@ -150,6 +140,20 @@ def make_study(
         writer.add("candidate_bandwidths", [1.0])
         writer.add("candidate_scores", [1.0])
         add_geometry(writer, geometry)
+    with formats.open_file(bases, "bases") as made:
+        inputs["bases"] = made.digest
+    with formats.create(
+        null,
+        "null",
+        {"sample_hash": sample_hash(subjects), "covariates": []},
+        inputs={**inputs, "ldrs": f"ldrs {seed}"},
+    ) as writer:
+        writer.add("Q", Q)
+        writer.add("residual_ldrs", residual[None])
+        writer.add("A", (residual.T @ residual)[None])
+        writer.add("A_chromosome", [0])
+        writer.add("Sigma", residual.T @ residual / n)
+        writer.add("subject", subjects)
     return Study(null, bases, subjects, covariates, ldrs, B)
 
 

@@ -4,6 +4,8 @@ include { codeDigest            } from '../subworkflows/parameters/main'
 include { orExit                } from '../subworkflows/parameters/main'
 include { simulatedStudy        } from '../subworkflows/parameters/main'
 include { studyFiles            } from '../subworkflows/parameters/main'
+include { PREPARE_GENOTYPES     } from '../subworkflows/genotypes/main'
+include { IMPORT_LDRS           } from '../modules/import_ldrs/main'
 include { SIMULATE              } from '../modules/simulate/main'
 include { REPRESENT             } from '../subworkflows/represent/main'
 include { ASSOCIATE             } from '../subworkflows/associate/main'
@@ -30,20 +32,48 @@ workflow RVGA {
         study = channel.value(orExit { studyFiles(options) })
     }
 
+    // Genotypes of any format to PLINK sets; LD alone needs no sexes
+    need_sex = steps.associate && !steps.import_sumstats
+    PREPARE_GENOTYPES(study.flatMap { files -> files.genotypes }, options.genome_build, need_sex)
+    sets = PREPARE_GENOTYPES.out.sets
+    summaries = summaries.mix(PREPARE_GENOTYPES.out.summaries)
+
     // Images to components
     subjects = channel.value([])
     bases = channel.value([])
     if (steps.represent) {
-        REPRESENT(study.flatMap { files -> files.images }, study, options)
+        REPRESENT(study.flatMap { files -> files.images }, sets, study, options)
         subjects = REPRESENT.out.subjects
         bases = REPRESENT.out.bases
         summaries = summaries.mix(REPRESENT.out.summaries)
     }
 
-    // Components and genotypes to the minimal dataset
+    ldrs = steps.represent ? REPRESENT.out.ldrs : channel.value([])
+    if (steps.import_ldrs || steps.import_sumstats) {
+        bases = study.map { files -> files.bases }
+    }
+    if (steps.import_ldrs) {
+        IMPORT_LDRS(
+            study.map { files -> files.ldrs },
+            bases,
+            study.map { files -> files.covariates },
+            steps.import_sumstats ? channel.value([]) : sets.map { rows -> rows.collect { row -> row[4] } },
+            study.map { files -> files.keep },
+            study.map { files -> files.remove },
+            options.covariate_columns,
+            options.categorical_columns,
+            options.subject_id,
+            codeDigest('import_ldrs')
+        )
+        subjects = IMPORT_LDRS.out.subjects
+        ldrs = IMPORT_LDRS.out.ldrs
+        summaries = summaries.mix(IMPORT_LDRS.out.summary)
+    }
+
+    // Components and genotypes, or components' summary statistics, to the minimal dataset
     dataset = study.map { files -> files.minimal }
     if (steps.associate) {
-        ASSOCIATE(study.flatMap { files -> files.genotypes }, subjects, bases, REPRESENT.out.ldrs, study, options)
+        ASSOCIATE(sets, subjects, bases, ldrs, study, options)
         dataset = ASSOCIATE.out.dataset
         summaries = summaries.mix(ASSOCIATE.out.summaries)
     }
@@ -51,7 +81,7 @@ workflow RVGA {
     // Voxels and loci
     loci = channel.value([])
     if (steps.reconstruct) {
-        RECONSTRUCT(dataset, subjects, study, options)
+        RECONSTRUCT(dataset, subjects, sets, study, options)
         loci = RECONSTRUCT.out.loci
         summaries = summaries.mix(RECONSTRUCT.out.summaries)
     }

@@ -1,6 +1,8 @@
-"""One spelling of chromosome names: ``1`` … ``22``, ``X``, ``Y``, ``MT``."""
+"""One spelling of chromosome names: ``1`` … ``22``, ``X``, ``Y``, ``MT``; where X pairs with Y."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from rvga.errors import InputError
 
@@ -14,11 +16,21 @@ _ALIASES = {
     "24": "Y",
     "25": "X",
     "26": "MT",
+    "0X": "X",
     "XY": "X",
     "PAR": "X",
     "PAR1": "X",
     "PAR2": "X",
+    "0Y": "Y",
     "M": "MT",
+    "0M": "MT",
+}
+# First and last base of PAR1 and PAR2 on X, counted from 1: Genome Reference Consortium, pages of
+# the assemblies GRCh37 and GRCh38 ("pseudoautosomal regions"). The bases before PAR1 and after
+# PAR2 are telomere without variants.
+PSEUDOAUTOSOMAL = {
+    "GRCh37": ((60_001, 2_699_520), (154_931_044, 155_260_560)),
+    "GRCh38": ((10_001, 2_781_479), (155_701_383, 156_030_895)),
 }
 
 
@@ -53,3 +65,41 @@ def normalise_chromosome(name: object, where: str = "input") -> str:
             "(with or without 'chr'), or leave such variants out"
         )
     return known
+
+
+def pseudoautosomal(base_pair_location: np.ndarray, genome_build: str) -> np.ndarray:
+    """Return which positions of chromosome X are in a pseudo-autosomal region.
+
+    There men have two copies as women do; elsewhere on X they have one.
+
+    Parameters
+    ----------
+    base_pair_location : (m,) array of int
+        Positions on X, from 1.
+    genome_build : {"GRCh37", "GRCh38", ""}
+        The build of the positions; it may be empty only where there are no positions.
+
+    Returns
+    -------
+    (m,) array of bool
+
+    Raises
+    ------
+    InputError
+        There are variants on X but no build that is known.
+    """
+    position = np.asarray(base_pair_location)
+    inside = np.zeros(position.shape, dtype=bool)
+    if position.size == 0:
+        return inside
+    regions = PSEUDOAUTOSOMAL.get(genome_build)
+    if regions is None:
+        given = f"'{genome_build}' is none" if genome_build else "none is given"
+        raise InputError(
+            f"there are {position.size} variants on chromosome X, whose pseudo-autosomal regions "
+            f"depend on the genome build, but {given}: set genome_build to "
+            f"{' or '.join(PSEUDOAUTOSOMAL)}"
+        )
+    for first, last in regions:
+        inside |= (position >= first) & (position <= last)
+    return inside

@@ -10,6 +10,7 @@ from rvga import cli
 from rvga.version import VERSION
 
 _TASKS = {
+    "export": "write the GWAS of a voxel, a region's mean or a component for other programs",
     "query": "look up a variant, a voxel or a region in a minimal dataset",
     "simulate": "make a study with known truth",
 }
@@ -54,6 +55,10 @@ def _module(task: str):
         from rvga import query
 
         return query
+    if task == "export":
+        from rvga import export
+
+        return export
     from rvga import simulate_study
 
     return simulate_study

@@ -1,34 +1,32 @@
 """Component GWAS: least squares of every component on every variant (method 2).
 
-Arrays in, arrays out. A block of variants is centred and multiplied by blocks of people, so
-that a product is single precision over a few thousand people only and sums are double.
+Arrays in, arrays out. A block of variants is expanded from its packed form a few hundred people at
+a time, in cache, and multiplied at once: products are in single precision over a few thousand
+people only, and sums in double.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import ctypes
 from dataclasses import dataclass
 
 import numba
 import numpy as np
+from numba.extending import get_cython_function_address
 
-from rvga.parallel import ordered_map
+from rvga.packed import Packed, centre_tile, compiled, width
+from rvga.ploidy import DIPLOID, Sexes, code, equilibrium_counts
+from rvga.variant_filters import COLLINEAR, ESTIMATED, Filters, hardy_weinberg_p, mach_r2, screen
 
-PEOPLE_PER_PRODUCT = 4096
+# People expanded at a time: 512 variants of them are 1 MiB.
+PEOPLE_PER_TILE = 512
+# Products are added in single precision over so many tiles, 4096 people.
+TILES_PER_SUM = 8
+BLOCK_VARIANTS = 512
 # Share of the sum of squares that covariates must leave; below, the variant is collinear.
 COLLINEAR_SHARE = 1e-6
 # Below this share the single-precision projection is repeated in double precision.
 _DOUBLE_SHARE = 0.1
-MISSING = -9
-
-ESTIMATED, ALL_MISSING, MONOMORPHIC, BELOW_COUNT, BELOW_FREQUENCY, COLLINEAR = range(6)
-REASONS = {
-    ALL_MISSING: "all_missing",
-    MONOMORPHIC: "monomorphic",
-    BELOW_COUNT: "below_minor_allele_count",
-    BELOW_FREQUENCY: "below_minor_allele_frequency",
-    COLLINEAR: "collinear",
-}
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class NullModel:
         Orthonormal basis of the covariates and the intercept.
     residuals : (n, r) float64
         Residual components, each of unit length.
-    right : (n, r + p) float32
-        [residuals | Q] times sqrt(n), the right side of every product.
+    right : (width, r + p) float32
+        [residuals | Q] times sqrt(n), the right side of every product; 0 beyond the last person.
     """
 
     Q: np.ndarray
@@ -70,7 +68,9 @@ class NullModel:
         return self.n - self.p - 1
 
 
-def null_model(Q: np.ndarray, residual_ldrs: np.ndarray) -> NullModel:
+def null_model(
+    Q: np.ndarray, residual_ldrs: np.ndarray, order: np.ndarray | None = None
+) -> NullModel:
     """Prepare the right side of the products.
 
     Parameters
@@ -79,6 +79,8 @@ def null_model(Q: np.ndarray, residual_ldrs: np.ndarray) -> NullModel:
         Orthonormal basis of the covariates; its span holds the intercept.
     residual_ldrs : (n, r)
         P S.
+    order : (n,) array of int, optional
+        Rows in the order of the people of the genotypes.
 
     Raises
     ------
@@ -97,9 +99,13 @@ def null_model(Q: np.ndarray, residual_ldrs: np.ndarray) -> NullModel:
         raise ValueError(
             f"component {int(np.argmin(length)) + 1} does not vary once covariates are removed"
         )
+    if order is not None:
+        Q, S = Q[order], S[order]
     S = S / length
-    right = np.concatenate([S, Q], axis=1) * np.sqrt(n)
-    return NullModel(Q, S, np.ascontiguousarray(right, dtype=np.float32))
+    right = np.zeros((width(n), S.shape[1] + p), dtype=np.float32)
+    right[:n, : S.shape[1]] = S * np.sqrt(n)
+    right[:n, S.shape[1] :] = Q * np.sqrt(n)
+    return NullModel(Q, S, right)
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class BlockResult:
     first, stop : int
         Place of the block.
     status : (m,) int8
-        ``ESTIMATED``, or the key of :data:`REASONS`.
+        ``ESTIMATED``, or why not (:mod:`rvga.variant_filters`).
     a : (m,) float64
         g'Pg; NaN where nothing was estimated.
     z : (m, r) float64
@@ -119,7 +125,9 @@ class BlockResult:
     frequency : (m,) float64
         Effect-allele frequency among the called; NaN where all are missing.
     missing_rate : (m,) float64
-        Share of people without a call.
+        Share of people without a genotype.
+    haploid_heterozygotes : (m,) int64
+        Genotypes made missing because they show two alleles where there is one.
     """
 
     first: int
@@ -129,203 +137,182 @@ class BlockResult:
     z: np.ndarray
     frequency: np.ndarray
     missing_rate: np.ndarray
+    haploid_heterozygotes: np.ndarray
 
 
-def associate(
-    blocks: Iterable[tuple[int, int, np.ndarray]],
-    null: NullModel,
-    *,
-    minor_allele_frequency: float = 0.0,
-    minor_allele_count: float = 0.0,
-    block_variants: int = 512,
-    threads: int = 1,
-) -> Iterator[BlockResult]:
-    """Yield the results of blocks of genotypes, in order.
-
-    Each block is computed by one thread, and its product always has ``block_variants`` rows, so
-    that neither the number of threads nor the place of a chunk's end changes a bit. The caller
-    limits BLAS to one thread.
+class Workspace:
+    """Memory of the products of one thread.
 
     Parameters
     ----------
-    blocks : iterable of (first, stop, raw)
-        ``raw`` is (stop - first, n), int8 calls or float32 dosages, -9 missing.
-    null : NullModel
-        From :func:`null_model`, with the same people in the same order.
-    minor_allele_frequency, minor_allele_count : float
-        Variants below are not estimated.
+    columns : int
+        Components and covariates, r + p.
     block_variants : int
-        At least the largest block.
-    threads : int
-        Blocks computed at a time.
+        Rows of every product, at least the largest block: a product always has this shape, so
+        that neither the number of threads nor the place of a chunk's end changes a bit.
     """
 
-    def one(block: tuple[int, int, np.ndarray]) -> BlockResult:
-        return associate_block(
-            block[2],
-            null,
-            first=block[0],
-            minor_allele_frequency=minor_allele_frequency,
-            minor_allele_count=minor_allele_count,
-            block_variants=block_variants,
-        )
+    def __init__(self, columns: int, block_variants: int = BLOCK_VARIANTS):
+        self.block_variants = block_variants
+        self.tile = np.zeros((block_variants, PEOPLE_PER_TILE), dtype=np.float32)
+        self.part = np.zeros((block_variants, columns), dtype=np.float32)
+        self.total = np.zeros((block_variants, columns))
+        # What BLAS is called with: 'N' (not transposed), sizes, and the factors 1 and beta.
+        self.letter = np.array([ord("N")], dtype=np.uint8)
+        self.sizes = np.array([columns, block_variants, 0, PEOPLE_PER_TILE], dtype=np.int32)
+        self.factors = np.array([1.0, 0.0], dtype=np.float32)
 
-    yield from ordered_map(one, blocks, threads)
+
+def workspace_bytes(columns: int, block_variants: int = BLOCK_VARIANTS) -> int:
+    """Return the bytes of a :class:`Workspace` and of a block's results."""
+    return block_variants * (4 * PEOPLE_PER_TILE + (4 + 8 + 3 * 8) * columns)
 
 
 def associate_block(
-    raw: np.ndarray,
+    block: Packed,
     null: NullModel,
+    workspace: Workspace | None = None,
     *,
     first: int = 0,
-    minor_allele_frequency: float = 0.0,
-    minor_allele_count: float = 0.0,
-    block_variants: int = 512,
+    filters: Filters | None = None,
+    kind: int = DIPLOID,
+    sexes: Sexes | None = None,
+    info: np.ndarray | None = None,
 ) -> BlockResult:
-    """Return the least-squares results of one block; see :func:`associate`.
+    """Return the least-squares results of one block.
 
     With missing genotypes at the variant's mean, ``a = |g - mean|^2 - |Q'(g - mean)|^2`` and
-    ``z = rho sqrt(nu / (1 - rho^2))`` with ``rho = g'PS_j / sqrt(a A_jj)``.
+    ``z = rho sqrt(nu / (1 - rho^2))`` with ``rho = g'PS_j / sqrt(a A_jj)``. The caller limits BLAS
+    to one thread.
+
+    Parameters
+    ----------
+    block : Packed
+        Genotypes of the null model's people, in its order; impossible ones are made missing in
+        place (:func:`rvga.ploidy.code`).
+    workspace : Workspace, optional
+        Memory that no other thread uses.
+    filters : Filters, optional
+        Which variants are estimated.
+    kind, sexes
+        As for :func:`rvga.ploidy.code`.
+    info : (m,) array, optional
+        Imputation quality; NaN where unknown. For dosages without one it is computed.
     """
-    m, n = raw.shape
-    if n != null.n:
-        raise ValueError(f"the block has {n} people, the null model {null.n}")
-    if m > block_variants:
-        raise ValueError(f"the block has {m} variants, more than {block_variants}")
-    mean, squares, called = _moments(raw)
-    status = _screen(mean, squares, called, minor_allele_frequency, minor_allele_count)
-    products = _products(raw, mean, null, block_variants)
-    numerator, projection = products[:, : null.r], products[:, null.r :]
-    a = squares - np.einsum("mp,mp->m", projection, projection)
+    filters = filters or Filters()
+    m = len(block)
+    if workspace is None:
+        workspace = Workspace(null.right.shape[1], max(m, 1))
+    if block.n != null.n:
+        raise ValueError(f"the block has {block.n} people, the null model {null.n}")
+    if m > workspace.block_variants:
+        raise ValueError(f"the block has {m} variants, more than {workspace.block_variants}")
+    counted = code(block, kind, sexes)
+    called, total = counted.people.called, counted.people.total
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = total / called
+        # All in whole numbers for calls, so exact; for dosages nothing that matters is lost.
+        squares = np.maximum(counted.people.squares * called - total * total, 0.0) / called
+        frequency = counted.alleles / counted.chromosomes
+    squares = np.nan_to_num(squares)
+    status = screen(
+        filters,
+        called=called,
+        variation=squares,
+        alleles=counted.alleles,
+        chromosomes=counted.chromosomes,
+        missing_rate=counted.missing_rate,
+        info=_quality(block, counted.expected_factor, called, squares, frequency, filters, info),
+        hardy_weinberg=_equilibrium(block, kind, sexes, filters),
+    )
+    products = _products(block, mean, null, workspace)
+    projection = products[:, null.r :]
+    a = squares - np.einsum("mp,mp->m", projection, projection) / null.n
     used = status == ESTIMATED
     for row in np.flatnonzero(used & (a < _DOUBLE_SHARE * squares)):
-        g = raw[row].astype(np.float64)
-        g = np.where(g == MISSING, 0.0, g - mean[row])
+        g = np.nan_to_num(block.dosage(row) - mean[row])
         # Twice, because one projection leaves rounding of the size of what was removed.
         residual = g - null.Q @ (null.Q.T @ g)
         residual -= null.Q @ (null.Q.T @ residual)
         a[row] = residual @ residual
-        numerator[row] = residual @ null.residuals
+        products[row, : null.r] = (residual @ null.residuals) * np.sqrt(null.n)
     status[used & ~(a > COLLINEAR_SHARE * squares)] = COLLINEAR
-    used = status == ESTIMATED
-    a[~used] = np.nan
-    rho = numerator / np.sqrt(a)[:, None]
-    z = rho * np.sqrt(null.nu / np.maximum(1.0 - rho * rho, np.finfo(float).tiny))
+    a[status != ESTIMATED] = np.nan
+    z = np.empty((m, null.r))
+    _t_statistics(products, 1.0 / np.sqrt(null.n * a), float(null.nu), z)
     return BlockResult(
         first=first,
         stop=first + m,
         status=status,
         a=a,
         z=z,
-        frequency=mean / 2.0,
-        missing_rate=1.0 - called / n,
+        frequency=frequency,
+        missing_rate=counted.missing_rate,
+        haploid_heterozygotes=counted.haploid_heterozygotes,
     )
 
 
-def _screen(
-    mean: np.ndarray,
-    squares: np.ndarray,
-    called: np.ndarray,
-    minor_allele_frequency: float,
-    minor_allele_count: float,
-) -> np.ndarray:
-    """Return the status that follows from the genotypes' counts alone, (m,)."""
-    frequency = np.minimum(mean, 2.0 - mean) / 2.0
-    count = frequency * 2.0 * called
-    # A count is a sum of at most 2n dosages: rounding must not decide at the bound.
-    status = np.full(len(mean), ESTIMATED, dtype=np.int8)
-    status[frequency < minor_allele_frequency * (1 - 1e-9)] = BELOW_FREQUENCY
-    status[count < minor_allele_count - 1e-6] = BELOW_COUNT
-    status[~(squares > 1e-9 * called)] = MONOMORPHIC
-    status[called == 0] = ALL_MISSING
-    return status
+def _quality(block, factor, called, squares, frequency, filters, info) -> np.ndarray:
+    """Return imputation quality, (m,): that given, else of dosages, else NaN."""
+    quality = np.full(len(block), np.nan) if info is None else np.asarray(info, dtype=float)
+    if filters.minimum_info > 0 and not block.is_calls:
+        computed = mach_r2(called, squares, frequency, factor)
+        quality = np.where(np.isnan(quality), computed, quality)
+    return quality
 
 
-def _products(
-    raw: np.ndarray, mean: np.ndarray, null: NullModel, block_variants: int
-) -> np.ndarray:
-    """Return (g - mean)' [residuals | Q], (m, r + p) in double precision."""
-    m, n = raw.shape
-    width = min(PEOPLE_PER_PRODUCT, n)
-    centred = np.zeros((block_variants, width), dtype=np.float32)
+def _equilibrium(block, kind, sexes, filters) -> np.ndarray:
+    """Return p of Hardy-Weinberg equilibrium, (m,); NaN where it is not asked for."""
+    number = equilibrium_counts(block, kind, sexes) if filters.hardy_weinberg_p > 0 else None
+    return np.full(len(block), np.nan) if number is None else hardy_weinberg_p(number)
+
+
+def _products(block: Packed, mean: np.ndarray, null: NullModel, work: Workspace) -> np.ndarray:
+    """Return (g - mean)' [residuals | Q] sqrt(n), (m, r + p) in double precision."""
     centre = np.nan_to_num(mean).astype(np.float32)
-    total = np.zeros((block_variants, null.right.shape[1]))
-    for low in range(0, n, width):
-        high = min(low + width, n)
-        piece = centred[:, : high - low]
-        _centre(raw, centre, low, high, centred)
-        total += piece @ null.right[low:high]
-    return total[:m] / np.sqrt(n)
+    _multiply(
+        block.codes, centre, null.right, work.tile, work.part, work.total,
+        work.letter, work.sizes, work.factors,
+    )  # fmt: skip
+    return work.total[: len(block)]
 
 
-def _moments(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean, sum of squares about it and number of the called, each (m,)."""
-    mean = np.empty(len(raw))
-    squares = np.empty(len(raw))
-    called = np.empty(len(raw), dtype=np.int64)
-    kernel = _moments_of_calls if raw.dtype == np.int8 else _moments_of_dosages
-    kernel(raw, mean, squares, called)
-    return mean, squares, called
+@compiled
+def _t_statistics(products, factor, nu, z):
+    """Write z = rho sqrt(nu / (1 - rho^2)), rho = factor x product; NaN factors give NaN."""
+    for row in range(z.shape[0]):
+        line, target, by = products[row], z[row], factor[row]
+        for column in range(target.shape[0]):
+            rho = line[column] * by
+            target[column] = rho * np.sqrt(nu / max(1.0 - rho * rho, 1e-300))
 
 
-@numba.njit(nogil=True)
-def _moments_of_calls(raw, mean, squares, called):
-    for row in range(raw.shape[0]):
-        ones = np.int32(0)
-        twos = np.int32(0)
-        missing = np.int32(0)
-        for person in range(raw.shape[1]):
-            value = raw[row, person]
-            ones += np.int32(value == 1)
-            twos += np.int32(value == 2)
-            missing += np.int32(value < 0)
-        number = raw.shape[1] - missing
-        called[row] = number
-        if number == 0:
-            mean[row] = np.nan
-            squares[row] = 0.0
-            continue
-        average = (ones + 2.0 * twos) / number
-        zeros = number - ones - twos
-        mean[row] = average
-        squares[row] = (
-            zeros * average * average + ones * (1.0 - average) ** 2 + twos * (2.0 - average) ** 2
-        )
-
-
-# Sums may be taken in any order, so that the compiler can use vector instructions.
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz"})
-def _moments_of_dosages(raw, mean, squares, called):
-    zero = np.float32(0.0)
-    for row in range(raw.shape[0]):
-        line = raw[row]
-        total = 0.0
-        total_of_squares = 0.0
-        missing = np.int32(0)
-        for person in range(line.shape[0]):
-            value = line[person]
-            unknown = value < zero
-            dosage = np.float64(zero if unknown else value)
-            total += dosage
-            total_of_squares += dosage * dosage
-            missing += np.int32(unknown)
-        number = line.shape[0] - missing
-        called[row] = number
-        if number == 0:
-            mean[row] = np.nan
-            squares[row] = 0.0
-            continue
-        mean[row] = total / number
-        # In double precision the difference loses nothing that matters, even for rare alleles.
-        squares[row] = max(total_of_squares - total * total / number, 0.0)
+# Single-precision product of BLAS, called from compiled code so that a block is done without the
+# interpreter: C = A B + beta C with matrices by columns, hence with the factors exchanged.
+_sgemm = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(
+    get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
+)
 
 
 @numba.njit(nogil=True)
-def _centre(raw, centre, low, high, out):
-    for row in range(raw.shape[0]):
-        average = centre[row]
-        for person in range(low, high):
-            value = np.float32(raw[row, person])
-            out[row, person - low] = (
-                value - average if value >= np.float32(0.0) else np.float32(0.0)
-            )
+def _multiply(codes, centre, right, tile, part, total, letters, sizes, factors):
+    rows, columns = part.shape
+    places, step = right.shape[0], tile.shape[1]
+    letter, size, factor = letters.ctypes.data, sizes.ctypes.data, factors.ctypes.data
+    total[:] = 0.0
+    for start in range(0, places, step * TILES_PER_SUM):
+        stop = min(start + step * TILES_PER_SUM, places)
+        factors[1] = 0.0
+        for low in range(start, stop, step):
+            high = min(low + step, stop)
+            centre_tile(codes, centre, low, high, tile)
+            sizes[2] = high - low
+            _sgemm(
+                letter, letter, size, size + 4, size + 8, factor, right[low:].ctypes.data, size,
+                tile.ctypes.data, size + 12, factor + 4, part.ctypes.data, size,
+            )  # fmt: skip
+            factors[1] = 1.0
+        for row in range(rows):
+            line, sums = part[row], total[row]
+            for column in range(columns):
+                sums[column] += line[column]

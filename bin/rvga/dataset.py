@@ -11,6 +11,7 @@ Examples
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from rvga.chromosomes import CHROMOSOMES, RANK, normalise_chromosome
 from rvga.coding import decode_z
 from rvga.errors import InputError
 from rvga.geometry import Geometry, geometry_of
+from rvga.hdf5_safety import json_value
+from rvga.minimal import dataset_size
 from rvga.reconstruction import (
     beta_from_z,
     standard_error_from_beta,
@@ -35,11 +38,16 @@ from rvga.tables import VARIANT_COLUMNS
 
 BLOCK_VARIANTS = 8192
 _VOXELS_PER_PRODUCT = 1 << 16
-# Deflate cannot shrink by more than 1,032; what claims more is made to exhaust memory.
-_LARGEST_COMPRESSION = 1100
-_SMALL_BYTES = 1 << 20
+# What is read whole (bases, geometry, A) hardly shrinks; more is made to exhaust memory.
+_SMALL_BYTES = 1 << 26
+_LARGEST_INFLATION = 32
 # A column that is read by blocks of rows may not have rows wider than this.
 _LONGEST_TEXT_BYTES = 1 << 16
+_TEXT_BLOCK_BYTES = 1 << 24
+# Cells of an image grid, of which a map has a number each.
+_MOST_CELLS = 1 << 28
+# Beyond, products of A and bases overflow.
+_LARGEST_NUMBER = 1e60
 _STATISTICS = ("beta", "standard_error", "z", "neg_log_10_p_value")
 
 
@@ -93,7 +101,7 @@ class MinimalDataset:
     def __init__(self, envelope: formats.Envelope):
         self._file = envelope
         _refuse_inflated(envelope)
-        for name in ("bases", "eigenvalues", "coordinates", "geometry/index"):
+        for name in ("bases", "eigenvalues", "coordinates"):
             if name not in envelope:
                 raise InputError(
                     f"{envelope.path}: '{name}' is missing: it is a chunk of the component GWAS; "
@@ -103,6 +111,7 @@ class MinimalDataset:
         self.attributes: dict[str, Any] = envelope.attributes
         self.inputs = envelope.inputs
         self.digest = envelope.digest
+        self._check_attributes()
         self.n, self.p = int(self.attributes["n"]), int(self.attributes["p"])
         self.nu = self.n - self.p - 1
         self.m, self.r = envelope["z"].shape
@@ -132,40 +141,42 @@ class MinimalDataset:
 
     @functools.cached_property
     def variants(self) -> pd.DataFrame:
-        """The variants in genome order, with the columns of ``tables.VARIANT_COLUMNS``."""
-        file = self._file
-        names = np.array(["", *CHROMOSOMES], dtype=object)
-        columns: dict[str, Any] = {
-            "chromosome": names[self._chromosome],
-            "base_pair_location": self._position.astype(np.int64),
-        }
-        for name in ("variant_id", "effect_allele", "other_allele"):
-            columns[name] = file.array(f"variants/{name}")
-        columns["effect_allele_frequency"] = file["variants/effect_allele_frequency"][...].astype(
-            np.float64
-        )
-        return pd.DataFrame(columns)[list(VARIANT_COLUMNS)]
+        """All variants in genome order, with the columns of ``tables.VARIANT_COLUMNS``.
+
+        This is the one thing that holds something of every variant; :meth:`variant_block`,
+        :meth:`blocks`, :meth:`gwas_blocks`, regions and single variants do not need it.
+        """
+        return self.variant_block(0, self.m)
 
     def variant_block(self, first: int, stop: int) -> pd.DataFrame:
-        """Return rows ``first`` to ``stop`` of :attr:`variants`, reading no others."""
+        """Return rows ``first`` to ``stop`` of :attr:`variants`, reading no others.
+
+        Raises
+        ------
+        InputError
+            The rows are damaged: an unknown chromosome, no genome order, no frequency.
+        """
         file = self._file
+        chromosome = file["variants/chromosome"][first:stop]
+        position = file["variants/base_pair_location"][first:stop].astype(np.int64)
+        frequency = file["variants/effect_allele_frequency"][first:stop].astype(np.float64)
+        problem = None
+        if len(chromosome) and not (chromosome.min() >= 1 and chromosome.max() <= len(CHROMOSOMES)):
+            problem = f"a chromosome code is outside 1 to {len(CHROMOSOMES)}"
+        elif np.any(np.diff(chromosome.astype(np.int64) * (1 << 32) + position) < 0):
+            problem = "the variants are not in genome order"
+        elif np.any(position < 0) or np.any((frequency < 0) | (frequency > 1)):
+            problem = "a position or an allele frequency is impossible"
+        if problem:
+            raise InputError(f"{self.path}: {problem}: the file is damaged")
         columns: dict[str, Any] = {
-            "chromosome": np.array(["", *CHROMOSOMES], dtype=object)[self._chromosome[first:stop]],
-            "base_pair_location": self._position[first:stop].astype(np.int64),
+            "chromosome": np.array(["", *CHROMOSOMES], dtype=object)[chromosome],
+            "base_pair_location": position,
         }
         for name in ("variant_id", "effect_allele", "other_allele"):
-            columns[name] = file[f"variants/{name}"].asstr()[first:stop]
-        frequency = file["variants/effect_allele_frequency"][first:stop]
-        columns["effect_allele_frequency"] = frequency.astype(np.float64)
+            columns[name] = file.rows(f"variants/{name}", first, stop)
+        columns["effect_allele_frequency"] = frequency
         return pd.DataFrame(columns)[list(VARIANT_COLUMNS)]
-
-    @functools.cached_property
-    def _chromosome(self) -> np.ndarray:
-        return self._file["variants/chromosome"][...]
-
-    @functools.cached_property
-    def _position(self) -> np.ndarray:
-        return self._file["variants/base_pair_location"][...]
 
     @functools.cached_property
     def missing_rate(self) -> np.ndarray:
@@ -177,15 +188,21 @@ class MinimalDataset:
         stop = self.m if stop is None else stop
         if not 0 <= first <= stop <= self.m:
             raise IndexError(f"variants {first} to {stop} of {self.m}")
-        try:
-            codes = self._file["z"][first:stop]
-            scale = self._file["scale"][first:stop]
-            a = self._file["a"][first:stop]
-            A_index = self._file["A_index"][first:stop].astype(np.int64)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: the file is damaged") from error
+        codes = self._file["z"][first:stop]
+        scale = self._file["scale"][first:stop]
+        a = self._file["a"][first:stop].astype(np.float64)
+        A_index = self._file["A_index"][first:stop].astype(np.int64)
+        problem = None
         if len(A_index) and not (A_index.min() >= 0 and A_index.max() < len(self.A)):
-            raise InputError(f"{self.path}: an A_index is out of range: the file is damaged")
+            problem = "an A_index is out of range"
+        elif not np.all(np.isfinite(scale)) or np.any(scale < 0):
+            problem = "a scale is negative or not finite"
+        elif np.any(np.isinf(a)) or np.any(a <= 0):
+            problem = "a value of a is not positive or not finite"
+        elif codes.dtype != np.int16 and np.any(np.isinf(codes)):
+            problem = "a z is not finite"
+        if problem:
+            raise InputError(f"{self.path}: {problem}: the file is damaged")
         z = decode_z(codes, scale)
         beta = beta_from_z(z, a, self._component_variance[A_index], self.nu)
         return Components(z=z, beta=beta, a=a, A_index=A_index)
@@ -216,19 +233,96 @@ class MinimalDataset:
             ``neg_log_10_p_value`` (t distribution with ``nu`` degrees of freedom); NaN where the
             variant has no estimate.
         """
-        stop = self.m if stop is None else stop
-        basis = self.bases[self._voxel_number(i)]
-        return self._profile(basis[None, :], first, stop)
+        return self.gwas(self.bases[self._voxel_number(i)], first, stop)
 
     def mean_of_voxels(
         self, voxels: Sequence[int], first: int = 0, stop: int | None = None
     ) -> pd.DataFrame:
-        """Return the GWAS of the mean over some voxels; columns as :meth:`voxel`."""
+        """Return the GWAS of the mean over some voxels; columns as :meth:`voxel`.
+
+        The mean of the denoised images over these voxels is a phenotype like a voxel, with the
+        mean of their rows of bases; its GWAS is as exact as a voxel's.
+        """
+        return self.gwas(self.mean_weights(voxels), first, stop)
+
+    def region_mean(
+        self, labels: np.ndarray, label: int, first: int = 0, stop: int | None = None
+    ) -> pd.DataFrame:
+        """Return the GWAS of the mean over a labelled region; columns as :meth:`voxel`.
+
+        Parameters
+        ----------
+        labels : (N,) array of int
+            Label of each voxel.
+        label : int
+            The region.
+        """
+        return self.gwas(self.region_weights(labels, label), first, stop)
+
+    def component(self, k: int, first: int = 0, stop: int | None = None) -> pd.DataFrame:
+        """Return the GWAS of one component, from 0; columns as :meth:`voxel`."""
+        return self.gwas(self.component_weights(k), first, stop)
+
+    def mean_weights(self, voxels: Sequence[int]) -> np.ndarray:
+        """Return the weights (r,) of the components in the mean over some voxels."""
         numbers = [self._voxel_number(i) for i in voxels]
         if not numbers:
             raise InputError("a mean over no voxels was asked for; give at least one")
+        return self.bases[numbers].mean(axis=0)
+
+    def region_weights(self, labels: np.ndarray, label: int) -> np.ndarray:
+        """Return the weights (r,) of the components in the mean over a labelled region."""
+        labels = np.asarray(labels)
+        if labels.shape != (self.N,):
+            raise InputError(f"{labels.shape} labels were given, one for each voxel is due")
+        voxels = np.flatnonzero(labels == label)
+        if not len(voxels):
+            known = ", ".join(str(value) for value in np.unique(labels[labels != 0])[:10])
+            raise InputError(f"no voxel has the label {label}; there are {known or 'none'}")
+        return self.mean_weights(voxels)
+
+    def component_weights(self, k: int) -> np.ndarray:
+        """Return the weights (r,) of the components in component ``k``: one and zeros."""
+        if not 0 <= int(k) < self.r:
+            raise InputError(
+                f"component {k} does not exist: the dataset has components 0 to {self.r - 1}"
+            )
+        return np.eye(self.r)[int(k)]
+
+    def gwas(self, weights: np.ndarray, first: int = 0, stop: int | None = None) -> pd.DataFrame:
+        """Return the GWAS of any weighted sum of the components; columns as :meth:`voxel`.
+
+        Parameters
+        ----------
+        weights : (r,)
+            A row of bases, a mean of rows, or any other.
+        """
+        blocks = list(self.gwas_blocks(weights, first, stop))
+        if not blocks:
+            return self._gwas_block(weights, 0, 0)
+        return pd.concat(blocks, ignore_index=True)
+
+    def gwas_blocks(
+        self,
+        weights: np.ndarray,
+        first: int = 0,
+        stop: int | None = None,
+        size: int = BLOCK_VARIANTS,
+    ) -> Iterator[pd.DataFrame]:
+        """Yield :meth:`gwas` by blocks of variants; memory does not grow with their number."""
         stop = self.m if stop is None else stop
-        return self._profile(self.bases[numbers].mean(axis=0, keepdims=True), first, stop)
+        if not 0 <= first <= stop <= self.m:
+            raise IndexError(f"variants {first} to {stop} of {self.m}")
+        for start in range(first, stop, size):
+            yield self._gwas_block(weights, start, min(start + size, stop))
+
+    def _gwas_block(self, weights: np.ndarray, first: int, stop: int) -> pd.DataFrame:
+        basis = np.asarray(weights, dtype=np.float64)
+        if basis.shape != (self.r,):
+            raise ValueError(f"weights have shape {basis.shape}, ({self.r},) is due")
+        statistics = self._statistics(self.components(first, stop), basis[None, :])
+        table = self.variant_block(first, stop)
+        return table.assign(**{name: statistics[name][:, 0] for name in _STATISTICS})
 
     def variant(self, variant_id: str) -> pd.DataFrame:
         """Return the association of one variant with every voxel.
@@ -264,25 +358,9 @@ class MinimalDataset:
         InputError
             No variant, or more than one, has the id.
         """
-        variants = self.variants
-        rows = np.flatnonzero(variants["variant_id"].to_numpy(dtype=object) == variant_id)
-        words = variant_id.split(":")
-        if not len(rows) and len(words) == 4 and words[1].isdigit():
-            chromosome = normalise_chromosome(words[0], f"variant '{variant_id}'")
-            low, high = self._range(chromosome, int(words[1]), int(words[1]))
-            alleles = {word.upper() for word in words[2:]}
-            rows = np.array(
-                [
-                    row
-                    for row in range(low, high)
-                    if {
-                        str(variants["effect_allele"].iat[row]).upper(),
-                        str(variants["other_allele"].iat[row]).upper(),
-                    }
-                    == alleles
-                ],
-                dtype=int,
-            )
+        rows = self._rows_of_place(variant_id)
+        if len(rows) == 0:
+            rows = self._rows_of_id(variant_id)
         if len(rows) == 0:
             raise InputError(
                 f"{self.path}: holds no variant '{variant_id}'; give the id of the genotype files, "
@@ -294,6 +372,43 @@ class MinimalDataset:
                 "chromosome:position:allele:allele"
             )
         return int(rows[0])
+
+    def _rows_of_place(self, name: str) -> np.ndarray:
+        """Return the rows of ``chromosome:position:allele:allele``, found by bisection."""
+        words = name.split(":")
+        if len(words) != 4 or not (words[1].isascii() and words[1].isdigit()):
+            return np.zeros(0, dtype=int)
+        try:
+            chromosome = normalise_chromosome(words[0], f"variant '{name}'")
+        except InputError:
+            # Not a place, but it may be an id.
+            return np.zeros(0, dtype=int)
+        low, high = self._range(chromosome, int(words[1]), int(words[1]))
+        here = self.variant_block(low, high)
+        wanted = sorted(word.upper() for word in words[2:])
+        pairs = zip(here["effect_allele"], here["other_allele"], strict=True)
+        same = [sorted((one.upper(), other.upper())) == wanted for one, other in pairs]
+        return low + np.flatnonzero(same)
+
+    def _rows_of_id(self, name: str) -> np.ndarray:
+        """Return the rows whose id is ``name``; all ids are read, by blocks."""
+        ids = self._file["variants/variant_id"]
+        wanted = name.encode()
+        if len(wanted) > ids.dtype.itemsize:
+            return np.zeros(0, dtype=int)
+        size = max(1, _TEXT_BLOCK_BYTES // ids.dtype.itemsize)
+        found = [
+            first + np.flatnonzero(ids[first : first + size] == wanted)
+            for first in range(0, self.m, size)
+        ]
+        return np.concatenate([np.zeros(0, dtype=int), *found])
+
+    def id_blocks(self, first: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Yield the ids of variants ``first`` to ``stop`` as text, by blocks."""
+        stop = self.m if stop is None else stop
+        for start in range(first, stop, BLOCK_VARIANTS):
+            end = min(start + BLOCK_VARIANTS, stop)
+            yield self._file.rows("variants/variant_id", start, end)
 
     def region(self, chromosome: object, start: int, end: int) -> DatasetView:
         """Return the variants from position ``start`` to ``end``, both included."""
@@ -326,6 +441,31 @@ class MinimalDataset:
         """
         bases = self.bases if voxels is None else self.bases[voxels]
         return self._statistics(self.components(first, stop), bases)
+
+    def verify(self) -> None:
+        """Read the whole file and check everything in it.
+
+        Raises
+        ------
+        InputError
+            Something is not what was written.
+        """
+        self._file.verify()
+        for first, stop, _ in self.blocks(BLOCK_VARIANTS):
+            # With the row before, so that the order is checked across blocks as well.
+            self.variant_block(max(0, first - 1), stop)
+
+    def size(self) -> dict[str, int]:
+        """Return the bytes of the file's parts.
+
+        Returns
+        -------
+        dict
+            ``variant_bytes``: what grows with the variants (codes, scales, a, the variants'
+            table); ``fixed_bytes``: the rest (bases, A, geometry, HDF5's own);
+            ``file_bytes``: both.
+        """
+        return dataset_size(self._file)
 
     def close(self) -> None:
         """Close the file."""
@@ -362,31 +502,23 @@ class MinimalDataset:
         result["neg_log_10_p_value"][...] = neg_log_10_p_t(result["z"], self.nu)
         return result
 
-    def _profile(self, basis: np.ndarray, first: int, stop: int) -> pd.DataFrame:
-        """Return the table of one row of bases (1, r) over variants."""
-        columns = {name: np.empty(stop - first) for name in _STATISTICS}
-        for start, end, components in self.blocks(BLOCK_VARIANTS, first, stop):
-            block = self._statistics(components, basis)
-            for name in _STATISTICS:
-                columns[name][start - first : end - first] = block[name][:, 0]
-        table = self.variants.iloc[first:stop].reset_index(drop=True)
-        return table.assign(**columns)
-
     def _voxel_number(self, i: int) -> int:
         if not 0 <= int(i) < self.N:
             raise InputError(f"voxel {i} does not exist: the dataset has voxels 0 to {self.N - 1}")
         return int(i)
 
     def _range(self, chromosome: str, start: int, end: int) -> tuple[int, int]:
-        """Return the rows of the variants of a stretch of the genome."""
+        """Return the rows of the variants of a stretch of the genome, by bisection.
+
+        About 50 rows are looked at, and no more chunks of the file.
+        """
         rank = RANK[chromosome]
-        first = int(np.searchsorted(self._chromosome, rank, side="left"))
-        stop = int(np.searchsorted(self._chromosome, rank, side="right"))
-        position = self._position[first:stop]
-        return (
-            first + int(np.searchsorted(position, start, side="left")),
-            first + int(np.searchsorted(position, end, side="right")),
-        )
+        chromosomes = self._file["variants/chromosome"]
+        positions = self._file["variants/base_pair_location"]
+        first = _bisect(chromosomes, rank, 0, self.m)
+        stop = _bisect(chromosomes, rank + 1, first, self.m)
+        low = _bisect(positions, start, first, stop)
+        return low, _bisect(positions, end + 1, low, stop)
 
     def _check_values(self) -> None:
         """Refuse values that cannot be: the arithmetic below relies on them."""
@@ -397,24 +529,50 @@ class MinimalDataset:
             self._file["z"].dtype != ("i2" if self.attributes["coding"] == "int16" else "f4")
         ):
             problem = f"coding '{self.attributes['coding']}' does not agree with the type of z"
-        elif not all(np.all(np.isfinite(array)) for array in (self.A, self.Sigma, self.bases)):
-            problem = "A, Sigma or bases hold values that are not finite"
-        elif not np.allclose(self.A, self.A.transpose(0, 2, 1)) or not np.all(
-            np.einsum("cjj->cj", self.A) > 0
+        elif min(self.r, self.N, len(self.A)) < 1:
+            problem = "it holds no components, no voxels or no A"
+        elif not all(
+            np.all(np.isfinite(array))
+            for array in (self.A, self.Sigma, self.bases, self.eigenvalues, self.coordinates)
         ):
-            problem = "A is not a symmetric matrix with a positive diagonal"
-        elif self.geometry.type != "nifti":
-            problem = f"geometry '{self.geometry.type}' is unknown to this release"
-        elif np.any(self.geometry.index < 0) or np.any(
-            self.geometry.index >= np.asarray(self.geometry.shape)
+            problem = "A, Sigma, bases, eigenvalues or coordinates hold values that are not finite"
+        elif not all(
+            np.all(np.abs(array) < _LARGEST_NUMBER) for array in (self.A, self.Sigma, self.bases)
         ):
-            problem = "a voxel lies outside the image grid"
-        elif self.m and not (self._chromosome.min() >= 1 and self._chromosome.max() <= 25):
-            problem = "a chromosome code is outside 1 to 25"
-        elif np.any(np.diff(self._chromosome.astype(np.int64) * (1 << 32) + self._position) < 0):
-            problem = "the variants are not in genome order"
+            problem = "A, Sigma or bases hold absurd values"
+        elif not all(_is_covariance(matrix) for matrix in (*self.A, self.Sigma)):
+            problem = "A or Sigma is not a symmetric positive matrix with a positive diagonal"
+        elif any(
+            layout.type == "nifti" and layout.size > _MOST_CELLS
+            for layout in self.geometry.map_layouts
+        ):
+            problem = "the image grid has an impossible size"
         if problem:
             raise InputError(f"{self.path}: {problem}: the file is damaged")
+
+    def _check_attributes(self) -> None:
+        """Refuse attributes of other types than declared."""
+        numbers = ("n", "p", "n_eff", "minor_allele_count")
+        texts = ("coding", "genome_build", "sample_hash", "counts", "geometry_type")
+        for key in numbers:
+            value = self.attributes[key]
+            if isinstance(value, str) or not math.isfinite(value) or not 0 <= value < 1e12:
+                raise InputError(f"{self.path}: attribute '{key}' is impossible: it is damaged")
+        for key in texts:
+            if not isinstance(self.attributes[key], str):
+                raise InputError(f"{self.path}: attribute '{key}' is not text: it is damaged")
+        try:
+            counts = json_value(self.attributes["counts"])
+            sound = all(
+                name in RANK
+                and all(isinstance(entry[key], int) for key in ("read", "written"))
+                and all(isinstance(entry[key], dict) for key in ("dropped", "missing"))
+                for name, entry in counts.items()
+            )
+        except (ValueError, AttributeError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise InputError(f"{self.path}: attribute 'counts' makes no sense: it is damaged")
 
 
 class DatasetView:
@@ -437,7 +595,7 @@ class DatasetView:
     @property
     def variants(self) -> pd.DataFrame:
         """The region's variants, numbered from 0."""
-        return self.dataset.variants.iloc[self.first : self.stop].reset_index(drop=True)
+        return self.dataset.variant_block(self.first, self.stop)
 
     def components(self) -> Components:
         """Return the region's component statistics."""
@@ -446,6 +604,14 @@ class DatasetView:
     def voxel(self, i: int) -> pd.DataFrame:
         """Return the region's GWAS of one voxel, as :meth:`MinimalDataset.voxel`."""
         return self.dataset.voxel(i, self.first, self.stop)
+
+    def region_mean(self, labels: np.ndarray, label: int) -> pd.DataFrame:
+        """Return the GWAS of a labelled region's mean over these variants."""
+        return self.dataset.region_mean(labels, label, self.first, self.stop)
+
+    def component(self, k: int) -> pd.DataFrame:
+        """Return the GWAS of one component over these variants."""
+        return self.dataset.component(k, self.first, self.stop)
 
     def lead_voxels(self) -> pd.DataFrame:
         """Return, by variant, the voxel with the largest |z| and its statistics."""
@@ -465,21 +631,44 @@ class DatasetView:
         return self.variants.assign(lead_voxel=lead, **columns)
 
 
+def _bisect(values: Any, wanted: int, low: int, high: int) -> int:
+    """Return the first row from ``low`` to ``high`` whose value is not below ``wanted``."""
+    while low < high:
+        middle = (low + high) // 2
+        if int(values[middle]) < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    """Return whether a matrix is symmetric with a positive diagonal and no negative direction."""
+    diagonal = np.diag(matrix)
+    if not np.all(diagonal > 0):
+        return False
+    scale = 1.0 / np.sqrt(diagonal)
+    correlation = matrix * np.outer(scale, scale)
+    if np.any(np.abs(correlation - correlation.T) > 1e-6):
+        return False
+    return bool(np.linalg.eigvalsh(correlation)[0] > -1e-8 * len(matrix))
+
+
 def _refuse_inflated(envelope: formats.Envelope) -> None:
-    """Refuse sizes out of proportion to what is stored, before memory is taken."""
+    """Refuse sizes out of proportion to the file, before memory is taken."""
     path = envelope.path
+    whole = 0
     for name, entry in formats.KINDS["minimal"].datasets.items():
         if name not in envelope:
             continue
         dataset = envelope[name]
-        try:
-            size = dataset.size * dataset.dtype.itemsize
-        except (OverflowError, ValueError) as error:
-            raise InputError(f"{path}: '{name}' has an impossible size: it is damaged") from error
-        stored = dataset.id.get_storage_size()
-        if size > _SMALL_BYTES and size > _LARGEST_COMPRESSION * stored:
-            raise InputError(
-                f"{path}: '{name}' claims {size} bytes but stores {stored}: the file is damaged"
-            )
-        if entry.dtype == formats.TEXT and dataset.dtype.itemsize > _LONGEST_TEXT_BYTES:
+        if "m" not in entry.dimensions:
+            whole += dataset.size * dataset.dtype.itemsize
+        elif entry.dtype == formats.TEXT and dataset.dtype.itemsize > _LONGEST_TEXT_BYTES:
             raise InputError(f"{path}: '{name}' has texts of impossible length: it is damaged")
+    stored = path.stat().st_size
+    if whole > _SMALL_BYTES + _LARGEST_INFLATION * stored:
+        raise InputError(
+            f"{path}: its bases and geometry claim {whole} bytes in a file of {stored}: it is "
+            "damaged"
+        )

@@ -69,7 +69,9 @@ class Picture:
         return f"data:{self.mime};base64,{base64.b64encode(self.data).decode()}"
 
 
-def _styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
+def styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
+    """Return the drawing function with the style of all pictures."""
+
     @wraps(draw)
     def inside(*arguments: Any, **options: Any) -> Picture:
         with rc_context(_STYLE):
@@ -78,7 +80,8 @@ def _styled(draw: Callable[..., Picture]) -> Callable[..., Picture]:
     return inside
 
 
-def _encode(figure: Figure, alternative: str, *, raster: bool = False) -> Picture:
+def encode(figure: Figure, alternative: str, *, raster: bool = False) -> Picture:
+    """Return a figure as a picture: PNG where ``raster``, else SVG."""
     buffer = io.BytesIO()
     if raster:
         figure.savefig(buffer, format="png", dpi=_RASTER_DPI, metadata={"Software": None})
@@ -214,7 +217,7 @@ class QuantileSketch:
 # --- representation ---------------------------------------------------------------------
 
 
-@_styled
+@styled
 def scree(eigenvalues: np.ndarray, total_variance: float, components: int) -> Picture:
     """Draw eigenvalues (k,) and their cumulated share of the total variance.
 
@@ -250,10 +253,10 @@ def scree(eigenvalues: np.ndarray, total_variance: float, components: int) -> Pi
         share.plot(number, np.cumsum(eigenvalues) / total_variance, "-", lw=1.6, color=ORANGE)
         share.set_ylim(0, 1.02)
         share.set_ylabel("cumulated share of variance", color=ORANGE)
-    return _encode(figure, f"Scree plot of {len(eigenvalues)} eigenvalues, {components} used")
+    return encode(figure, f"Scree plot of {len(eigenvalues)} eigenvalues, {components} used")
 
 
-@_styled
+@styled
 def bandwidth_curve(bandwidth: np.ndarray, score: np.ndarray, chosen: float) -> Picture:
     """Draw the generalized cross-validation score of each bandwidth (h,); NaN is skipped."""
     figure = Figure(figsize=(4.6, 3.3), layout="constrained")
@@ -268,10 +271,10 @@ def bandwidth_curve(bandwidth: np.ndarray, score: np.ndarray, chosen: float) -> 
         axes.axvline(place, color=GREY, lw=0.8, ls=":")
     axes.set_xlabel("bandwidth (mm)")
     axes.set_ylabel("GCV score (image units²)")
-    return _encode(figure, "Generalized cross-validation score by bandwidth")
+    return encode(figure, "Generalized cross-validation score by bandwidth")
 
 
-@_styled
+@styled
 def reconstruction_quality(components: np.ndarray, correlation: np.ndarray) -> Picture:
     """Draw the mean correlation of raw image and reconstruction by number of components."""
     figure = Figure(figsize=(4.6, 3.3), layout="constrained")
@@ -281,7 +284,26 @@ def reconstruction_quality(components: np.ndarray, correlation: np.ndarray) -> P
     axes.set_xlabel("components")
     axes.set_ylabel("mean correlation with raw image")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _encode(figure, "Quality of reconstruction by number of components")
+    return encode(figure, "Quality of reconstruction by number of components")
+
+
+@styled
+def by_component(
+    values: np.ndarray, label: str, expected: float, limit: float | None = None
+) -> Picture:
+    """Draw one number a component (r,), what is expected of it, and a limit."""
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    axes = figure.subplots()
+    number = np.arange(1, len(values) + 1)
+    axes.axhline(expected, color=GREY, lw=1)
+    if limit is not None:
+        axes.axhline(limit, color=GREY, lw=1, ls=":")
+    axes.vlines(number, expected, values, color=BLUE, lw=1)
+    axes.plot(number, values, "o", ms=4, color=BLUE)
+    axes.set_xlabel("component")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return encode(figure, f"{label} by component")
 
 
 # --- association ------------------------------------------------------------------------
@@ -310,7 +332,7 @@ def _spread(wanted: np.ndarray, distance: float, low: float, high: float) -> np.
     return places
 
 
-@_styled
+@styled
 def manhattan(
     points: Mapping[str, tuple[np.ndarray, np.ndarray]],
     extents: Mapping[str, tuple[int, int]],
@@ -391,10 +413,10 @@ def manhattan(
         axes.set_xticks(middles, names)
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel("chromosome")
-    return _encode(figure, "Manhattan plot of image-wide p over the genome")
+    return encode(figure, "Manhattan plot of image-wide p over the genome")
 
 
-@_styled
+@styled
 def qq(sketches: Mapping[str, QuantileSketch], most_points: int = 1500) -> Picture:
     """Draw observed against expected −log10 p, one panel a test, with a 95 % band.
 
@@ -427,13 +449,13 @@ def qq(sketches: Mapping[str, QuantileSketch], most_points: int = 1500) -> Pictu
         axes.set_title(name, loc="left")
         axes.set_xlabel("expected −log₁₀ p")
         axes.set_ylabel("observed −log₁₀ p")
-    return _encode(figure, "Quantile-quantile plots of " + " and ".join(sketches))
+    return encode(figure, "Quantile-quantile plots of " + " and ".join(sketches))
 
 
 # --- heritability, correlations, truth ----------------------------------------------------
 
 
-@_styled
+@styled
 def histogram(
     values: np.ndarray, label: str, *, mean: float = float("nan"), mean_label: str = "mean"
 ) -> Picture:
@@ -448,10 +470,10 @@ def histogram(
         axes.legend()
     axes.set_xlabel(label)
     axes.set_ylabel("voxels")
-    return _encode(figure, f"Histogram of {label}")
+    return encode(figure, f"Histogram of {label}")
 
 
-@_styled
+@styled
 def intervals(
     labels: Sequence[str], value: np.ndarray, standard_error: np.ndarray, axis_label: str
 ) -> Picture:
@@ -473,7 +495,7 @@ def intervals(
     axes.set_yticks(rows, [labels[index] for index in order], parse_math=False)
     axes.set_ylim(-0.7, len(order) - 0.3)
     axes.set_xlabel(axis_label)
-    return _encode(figure, f"{axis_label} with 95 % intervals")
+    return encode(figure, f"{axis_label} with 95 % intervals")
 
 
 def cluster_order(correlation: np.ndarray) -> np.ndarray:
@@ -493,7 +515,7 @@ def cluster_order(correlation: np.ndarray) -> np.ndarray:
     return hierarchy.leaves_list(linkage)
 
 
-@_styled
+@styled
 def correlation_heat_map(
     correlation: np.ndarray,
     labels: Sequence[str] | None,
@@ -538,10 +560,10 @@ def correlation_heat_map(
         )
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return _encode(figure, f"Heat map: {bar_label}")
+    return encode(figure, f"Heat map: {bar_label}")
 
 
-@_styled
+@styled
 def agreement(
     truth: np.ndarray,
     estimate: np.ndarray,
@@ -573,7 +595,7 @@ def agreement(
         axes.legend(loc="upper left")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    return _encode(figure, f"{y_label} against {x_label}")
+    return encode(figure, f"{y_label} against {x_label}")
 
 
 # --- brain maps -------------------------------------------------------------------------
@@ -649,7 +671,8 @@ def space_of(
     return Space(affine, shape, index, space.image(mean), "mean image of the study")
 
 
-def _limits(values: np.ndarray, diverging: bool) -> tuple[float, float]:
+def limits(values: np.ndarray, diverging: bool) -> tuple[float, float]:
+    """Return the ends of the colour scale of values."""
     finite = values[np.isfinite(values)]
     if diverging:
         largest = float(np.abs(finite).max(initial=0.0)) or 1.0
@@ -657,7 +680,7 @@ def _limits(values: np.ndarray, diverging: bool) -> tuple[float, float]:
     return 0.0, float(finite.max(initial=0.0)) or 1.0
 
 
-def _cuts(coordinates: np.ndarray, axis: int, number: int) -> list[float]:
+def cuts(coordinates: np.ndarray, axis: int, number: int) -> list[float]:
     """Return up to ``number`` planes of voxels, evenly spread over those that hold most."""
     planes, count = np.unique(np.round(coordinates[:, axis], 3), return_counts=True)
     planes = planes[count >= 0.15 * count.max()]
@@ -667,28 +690,28 @@ def _cuts(coordinates: np.ndarray, axis: int, number: int) -> list[float]:
     return planes[np.unique(np.rint(ends).astype(int))].tolist()
 
 
-def _draw_brain(
+def draw_brain(
     figure: Figure,
     values: np.ndarray,
     space: Space,
-    bar_label: str,
     diverging: bool,
-    bar_left: float,
-    **cuts: Any,
+    bounds: tuple[float, float],
+    box: tuple[float, float, float, float],
+    **planes: Any,
 ) -> None:
+    """Draw planes of a map inside a box (left, bottom, width, height) of the figure."""
     from nilearn import plotting
 
-    low, high = _limits(values, diverging)
-    colours = "RdBu_r" if diverging else "viridis"
+    low, high = bounds
     # A whisker above zero: voxels outside the mask are stored as 0 and stay transparent.
     threshold = max(abs(low), abs(high)) * 1e-6
     display = plotting.plot_stat_map(
         space.image(values),
         bg_img=space.background,
         figure=figure,
-        axes=(0.0, 0.0, bar_left - 0.01, 1.0),
+        axes=box,
         colorbar=False,
-        cmap=colours,
+        cmap="RdBu_r" if diverging else "viridis",
         vmin=low,
         vmax=high,
         symmetric_cbar=diverging,
@@ -697,11 +720,25 @@ def _draw_brain(
         dim=0.8 if space.background is not None else 0,
         resampling_interpolation="nearest",
         annotate=False,
-        **cuts,
+        **planes,
     )
     display.annotate(size=9)
+
+
+def _draw_with_bar(
+    figure: Figure,
+    values: np.ndarray,
+    space: Space,
+    bar_label: str,
+    diverging: bool,
+    bar_left: float,
+    **planes: Any,
+) -> None:
+    bounds = limits(values, diverging)
+    draw_brain(figure, values, space, diverging, bounds, (0.0, 0.0, bar_left - 0.01, 1.0), **planes)
     axes = figure.add_axes((bar_left, 0.16, 0.018, 0.68))
-    bar = figure.colorbar(ScalarMappable(Normalize(low, high), colours), cax=axes)
+    colours = "RdBu_r" if diverging else "viridis"
+    bar = figure.colorbar(ScalarMappable(Normalize(*bounds), colours), cax=axes)
     bar.set_label(bar_label)
     bar.outline.set_visible(False)
     whole = bool(np.all(np.mod(values[np.isfinite(values)], 1) == 0))
@@ -709,15 +746,15 @@ def _draw_brain(
     bar.update_ticks()
 
 
-@_styled
+@styled
 def brain_slices(
     values: np.ndarray, space: Space, bar_label: str, *, diverging: bool = False, number: int = 7
 ) -> Picture:
     """Draw axial slices of a map (N,); missing values and exact zeros are transparent."""
-    cuts = _cuts(space.coordinates, 2, number)
-    width = 10.0 if len(cuts) > 3 else 6.0
+    planes = cuts(space.coordinates, 2, number)
+    width = 10.0 if len(planes) > 3 else 6.0
     figure = Figure(figsize=(width, 2.3))
-    _draw_brain(
+    _draw_with_bar(
         figure,
         values,
         space,
@@ -725,12 +762,12 @@ def brain_slices(
         diverging,
         1 - 0.8 / width,
         display_mode="z",
-        cut_coords=cuts,
+        cut_coords=planes,
     )
-    return _encode(figure, f"Axial slices: {bar_label}", raster=True)
+    return encode(figure, f"Axial slices: {bar_label}", raster=True)
 
 
-@_styled
+@styled
 def brain_planes(
     values: np.ndarray,
     space: Space,
@@ -741,7 +778,7 @@ def brain_planes(
 ) -> Picture:
     """Draw the three planes through a point (mm) of a map (N,)."""
     figure = Figure(figsize=(6.0, 2.3))
-    _draw_brain(
+    _draw_with_bar(
         figure,
         values,
         space,
@@ -752,4 +789,4 @@ def brain_planes(
         cut_coords=tuple(float(value) for value in at),
         draw_cross=True,
     )
-    return _encode(figure, f"Three planes: {bar_label}", raster=True)
+    return encode(figure, f"Three planes: {bar_label}", raster=True)

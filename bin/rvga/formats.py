@@ -3,7 +3,10 @@
 A *kind* names its datasets with dimensions (letters, or literal sizes), dtype and
 meaning. :func:`create` writes beside the target and renames when complete; :func:`open_file`
 checks kind, version, dtypes and that each letter has one size throughout the file. Files hold
-no time stamps and no paths, so the same input and options give the same bytes.
+no time stamps and no paths, so the same input and options give the same bytes. All data lie in
+chunks with a checksum, and attributes are of fixed length, which HDF5's own checksums cover: a
+changed byte is noticed where it is read. What a file from a stranger may hold is in
+``hdf5_safety``.
 """
 
 from __future__ import annotations
@@ -20,12 +23,17 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
+from rvga import hdf5_safety
 from rvga.errors import InputError
+from rvga.sink import Sink
 
 Reader = TypeVar("Reader")
 FORMAT = "rvga"
 TEXT = "text"
-_HASH_BLOCK_BYTES = 1 << 26
+_HASH_BLOCK_BYTES = 1 << 22
+_TEXT_BLOCK_BYTES = 1 << 22
+# Of every dataset, for its chunks (of at most 1 MiB, mostly); a file has a dozen.
+_CACHE_BYTES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,31 @@ _GEOMETRY = {
     "geometry/index": Dataset(
         ("N", "3"), "i4", "grid indices of each voxel (NIfTI)", optional=True
     ),
+    # What follows is there for images that are not one NIfTI volume.
+    "geometry/parts": Dataset(
+        ("g",), TEXT, "JSON of each joined part: its name, type and the layout of its map", True
+    ),
+    "part": Dataset(
+        ("N",), "i2", "part (feature or hemisphere, from 0) of each voxel; absent is one", True
+    ),
+    "geometry/position": Dataset(
+        ("N",), "i8", "place of each voxel in its part's map: grid cell, vertex, column", True
+    ),
+    "geometry/vertex": Dataset(
+        ("N",), "i4", "vertex of each voxel, numbered through all surfaces; -1 none", True
+    ),
+    "geometry/vertices": Dataset(
+        ("v", "3"), "f8", "coordinates of every vertex of all surfaces, in millimetres", True
+    ),
+    "geometry/triangles": Dataset(
+        ("f", "3"), "i4", "vertices of every triangle of all surfaces", True
+    ),
+    "geometry/name": Dataset(("N",), TEXT, "names of the voxels (columns of a table)", True),
 }
-_GEOMETRY_ATTRIBUTE = {"geometry_type": "kind of geometry that maps are written in: 'nifti'"}
+_GEOMETRY_ATTRIBUTE = {
+    "geometry_type": "kind of geometry that maps are written in: 'nifti', 'surface', 'cifti', "
+    "'table', or 'joined' (several parts)"
+}
 
 KINDS: dict[str, Kind] = {
     "images": Kind(
@@ -66,7 +97,9 @@ KINDS: dict[str, Kind] = {
         {
             "images": Dataset(("n", "N"), "f4", "raw values, a row a subject"),
             "subject": Dataset(("n",), TEXT, "subject ids, in the rows' order"),
-            "coordinates": Dataset(("N", "d"), "f8", "voxel coordinates in millimetres"),
+            "coordinates": Dataset(
+                ("N", "d"), "f8", "voxel coordinates in millimetres, or an index without any"
+            ),
             "voxel_count": Dataset(("N",), "i8", "subjects with a finite value, by voxel"),
             "voxel_sum": Dataset(("N",), "f8", "sum of the finite values, by voxel"),
             "voxel_sum_of_squares": Dataset(("N",), "f8", "sum of squares, by voxel"),
@@ -80,6 +113,12 @@ KINDS: dict[str, Kind] = {
         {
             "subject": Dataset(("n",), TEXT, "subject ids, sorted by bytes"),
             "voxel_index": Dataset(("N",), "i8", "columns of the images files that are kept"),
+            "voxel_mean": Dataset(
+                ("N",),
+                "f8",
+                "mean of the sample's finite values, which fills in missing ones",
+                True,
+            ),
         },
         {
             "sample_hash": "first 16 hex digits of the SHA-256 of the sorted ids",
@@ -92,6 +131,9 @@ KINDS: dict[str, Kind] = {
         {
             "bases": Dataset(("N", "r"), "f4", "orthonormal columns, sign fixed"),
             "eigenvalues": Dataset(("k",), "f8", "eigenvalues that were computed, descending"),
+            "residual": Dataset(
+                ("r",), "f8", "||C b - lambda b|| / lambda by component; 0 where exact", True
+            ),
             "mean": Dataset(("N",), "f8", "mean of the smoothed images, by voxel"),
             "coordinates": Dataset(("N", "d"), "f8", "voxel coordinates in millimetres"),
             "candidate_bandwidths": Dataset(("h",), "f8", "bandwidths tried, in millimetres"),
@@ -120,25 +162,39 @@ KINDS: dict[str, Kind] = {
     ),
     "null": Kind(
         "covariates factored once and LDRs without them",
-        1,
+        2,
         {
-            "Q": Dataset(("n", "p"), "f8", "orthonormal basis of the covariates and intercept"),
-            "residual_ldrs": Dataset(("n", "r"), "f8", "P S"),
-            "A": Dataset(("r", "r"), "f8", "S' P S"),
-            "subject": Dataset(("n",), TEXT, "subject ids, sorted by bytes"),
+            "Q": Dataset(
+                ("n", "p"), "f8", "orthonormal basis of the covariates and intercept", True
+            ),
+            "residual_ldrs": Dataset(
+                ("c", "n", "r"),
+                "f8",
+                "P S, or P (S - offsets) with the offsets of a chromosome",
+                optional=True,
+            ),
+            "A": Dataset(("c", "r", "r"), "f8", "cross-products of residual_ldrs"),
+            "A_chromosome": Dataset(
+                ("c",), "i1", "chromosome that the row is for; 0 is every chromosome (then c = 1)"
+            ),
+            "Sigma": Dataset(("r", "r"), "f8", "residual covariance without offsets, S' P S / n"),
+            "subject": Dataset(("n",), TEXT, "subject ids, sorted by bytes", True),
+            "size": Dataset(
+                ("2",), "i8", "n and p where only the cross-product is known, not the people", True
+            ),
         },
         {"sample_hash": "as in the subjects file", "covariates": "JSON list of the columns used"},
     ),
     "minimal": Kind(
         "the minimal dataset: component GWAS from which any voxel's GWAS follows",
-        1,
+        2,
         {
             "z": Dataset(("m", "r"), "z", "component z statistics: code (i2) x scale, or f4"),
             "scale": Dataset(("m",), "f4", "z of one code unit, by variant (1 for f4)"),
-            "a": Dataset(("m",), "f8", "g' P g, by variant; NaN where no estimate is possible"),
+            "a": Dataset(("m",), "f4", "g' P g, by variant; NaN where no estimate is possible"),
             "A": Dataset(("c", "r", "r"), "f8", "residual cross-products of the LDRs"),
             "A_index": Dataset(("m",), "i2", "which A belongs to the variant"),
-            "Sigma": Dataset(("r", "r"), "f8", "residual covariance of the LDRs, A / n"),
+            "Sigma": Dataset(("r", "r"), "f8", "residual covariance of the LDRs, without offsets"),
             "bases": Dataset(("N", "r"), "f4", "functional bases; absent in a chunk", True),
             "eigenvalues": Dataset(
                 ("k",), "f8", "eigenvalues of the bases; absent in a chunk", True
@@ -168,16 +224,18 @@ KINDS: dict[str, Kind] = {
     ),
     "tail": Kind(
         "image-wide p of the largest |z| over the image (method 4b)",
-        1,
+        2,
         {
             "threshold": Dataset(("t",), "f8", "thresholds of |z|, normal scale, ascending"),
             "neg_log_10_p": Dataset(("t",), "f8", "image-wide -log10 p of the threshold"),
             "relative_error": Dataset(("t",), "f8", "Monte-Carlo standard error of p over p"),
         },
         {
-            "significance": "'image_wide' or 'published'",
+            "significance": "rule of critical_z: 'image_wide' or 'published'",
             "significance_level": "study-wide level",
             "critical_z": "|z| (normal scale) beyond which a voxel is significant",
+            "critical_z_image_wide": "|z| at which the image-wide p is the level",
+            "critical_z_published": "|z| at which the p of one voxel is level / n_eff",
             "n_eff": "effective number of independent voxels",
         },
     ),
@@ -224,11 +282,17 @@ KINDS: dict[str, Kind] = {
             ),
             "bases": Dataset(("N", "r"), "f4", "functional bases"),
             "coordinates": Dataset(("N", "d"), "f8", "millimetres"),
-            "block_Gamma": Dataset(
-                ("b", "r", "r"), "f8", "block contributions, for the jackknife", True
+            "left_out": Dataset(
+                ("b", "r", "r"), "f8", "Gamma without each group of blocks, for the jackknife", True
             ),
-            "block_t1": Dataset(("b",), "f8", "t1 by block", True),
-            "block_t2": Dataset(("b",), "f8", "t2 by block", True),
+            "blend_factor": Dataset(
+                ("1",), "f8", "part of the jackknife's excess that se_method auto adds", True
+            ),
+            "intercept": Dataset(
+                ("r", "r"), "f8", "kappa of the band regression, its intercept estimated", True
+            ),
+            "region_name": Dataset(("k",), TEXT, "label of each region", True),
+            "region_rows": Dataset(("k", "r"), "f8", "basis of each region's mean image", True),
             **_GEOMETRY,
         },
         {
@@ -237,7 +301,7 @@ KINDS: dict[str, Kind] = {
             "t_1": "trace of Omega R",
             "t_2": "trace of Omega R^2",
             "t_4": "sum of tr(H_a H_b), with what lies between blocks",
-            "heritability_method": "'moments' or 'published'",
+            "heritability_method": "'moments', 'bands' or 'published'",
         },
     ),
     "correlation_matrix": Kind(
@@ -323,24 +387,61 @@ class Envelope:
         self.kind = kind
         self._handle = handle
         self.attributes: dict[str, Any] = {
-            key: _python_value(handle.attrs[key]) for key in KINDS[kind].attributes
+            key: hdf5_safety.attribute_value(handle, key) for key in KINDS[kind].attributes
         }
-        self.inputs: dict[str, str] = json.loads(handle.attrs["inputs"])
-        self.parameters: dict[str, Any] = json.loads(handle.attrs["parameters"])
-        self.digest = str(handle.attrs["digest"])
+        self.inputs: dict[str, str] = self._json("inputs")
+        self.parameters: dict[str, Any] = self._json("parameters")
+        self.digest = str(hdf5_safety.attribute_value(handle, "digest"))
+
+    def _json(self, key: str) -> dict[str, Any]:
+        try:
+            value = hdf5_safety.json_value(hdf5_safety.attribute_value(self._handle, key))
+        except ValueError as error:
+            raise InputError(
+                f"{self.path}: attribute '{key}' is no JSON ({error}): the file is damaged"
+            ) from error
+        if not isinstance(value, dict):
+            raise InputError(f"{self.path}: attribute '{key}' is no JSON object: it is damaged")
+        return value
 
     def __getitem__(self, name: str) -> h5py.Dataset:
-        return self._handle[name]
+        return hdf5_safety.CheckedDataset(self._handle[name].id)
 
     def __contains__(self, name: str) -> bool:
         return name in self._handle
 
     def array(self, name: str) -> np.ndarray:
         """Return a whole dataset; text as an array of ``str`` objects."""
-        dataset = self._handle[name]
+        return self.rows(name, 0, None)
+
+    def rows(self, name: str, first: int, stop: int | None) -> np.ndarray:
+        """Return rows ``first`` to ``stop`` of a dataset; text as an array of ``str`` objects."""
+        dataset = self[name]
+        values = dataset[first:stop] if dataset.ndim else dataset[()]
         if h5py.check_string_dtype(dataset.dtype) is not None:
-            return dataset.asstr()[...]
-        return dataset[...]
+            return hdf5_safety.text_of(name, self.path, values)
+        return values
+
+    def verify(self) -> None:
+        """Read the whole file and compare it with its digest.
+
+        Raises
+        ------
+        InputError
+            Something in the file is not what was written.
+        """
+        names = [name for name in KINDS[self.kind].datasets if name in self]
+        found = _content_digest(self._handle, {name: self[name] for name in names})
+        if found != self.digest:
+            raise InputError(
+                f"{self.path}: the content does not agree with its digest: the file was changed or "
+                "damaged after it was written; ask for it again"
+            )
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Return the bytes that the values of each dataset take in the file."""
+        names = [name for name in KINDS[self.kind].datasets if name in self]
+        return {name: hdf5_safety.stored_bytes(self[name]) for name in names}
 
     def require_made_from(self, role: str, other: Envelope) -> None:
         """Refuse to go on unless this file was made from ``other``.
@@ -379,26 +480,40 @@ class Writer:
         """Write a whole dataset."""
         entry = self._entry(name)
         if entry.dtype == TEXT:
-            values = np.asarray(values, dtype=object)
-            self._handle.create_dataset(name, data=values, dtype=h5py.string_dtype(), **options)
-        else:
-            values = np.asarray(values)
-            dtype = values.dtype if entry.dtype == "z" else np.dtype(entry.dtype)
-            self._handle.create_dataset(name, data=values.astype(dtype, copy=False), **options)
+            encoded = [
+                value if isinstance(value, bytes) else str(value).encode() for value in values
+            ]
+            width = max(map(len, encoded), default=1)
+            target = self.reserve(name, (len(encoded),), f"S{max(width, 1)}", **options)
+            step = max(1, _TEXT_BLOCK_BYTES // max(width, 1))
+            for first in range(0, len(encoded), step):
+                # By blocks, because one long text makes all of them wide.
+                block = np.array(encoded[first : first + step], dtype=target.dtype)
+                target[first : first + step] = block
+            return
+        values = np.asarray(values)
+        dtype = values.dtype if entry.dtype == "z" else np.dtype(entry.dtype)
+        options = _layout(values.shape, dtype.itemsize, options)
+        self._handle.create_dataset(name, data=values.astype(dtype, copy=False), **options)
 
     def reserve(
         self, name: str, shape: tuple[int, ...], dtype: str | None = None, **options: Any
     ) -> h5py.Dataset:
         """Create an empty dataset that the caller fills by slices.
 
-        For text, ``dtype`` may be ``"S12"``: UTF-8 of at most 12 bytes, padded with zero
-        bytes, which is much smaller and faster than text of variable length.
+        For text, ``dtype`` is ``"S12"``, say: UTF-8 of at most 12 bytes, padded with zero
+        bytes, which is much smaller and faster than text of variable length, and which HDF5's
+        checksums cover. The chunks are of at most about 1 MiB, unless ``chunks`` is given.
         """
         entry = self._entry(name)
         if entry.dtype == TEXT:
-            kind = h5py.string_dtype(length=int(dtype[1:]) if dtype else None)
+            if dtype is None:
+                raise ValueError(f"dataset '{name}': text needs a width, as dtype 'S12'")
+            kind = h5py.string_dtype(length=int(dtype[1:]))
+            options = {"compression": "gzip", "compression_opts": 4, "shuffle": True, **options}
         else:
             kind = np.dtype(dtype or entry.dtype)
+        options = _layout(shape, kind.itemsize, options)
         return self._handle.create_dataset(name, shape=shape, dtype=kind, **options)
 
     def __getitem__(self, name: str) -> h5py.Dataset:
@@ -449,23 +564,41 @@ def create(
         raise ValueError(f"{kind}: attributes {missing} were not given")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as handle:
+        with _written(temporary, path) as (handle, sink):
             yield Writer(path, handle, kind)
+            sink.check()
             for key in sorted(declared.attributes):
-                handle.attrs[key] = _attribute_value(attributes[key])
-            handle.attrs["format"] = f"{FORMAT}.{kind}"
-            handle.attrs["format_version"] = declared.version
-            handle.attrs["rvga_version"] = _version()
-            handle.attrs["code"] = code
-            handle.attrs["inputs"] = json.dumps(dict(inputs or {}), sort_keys=True)
-            handle.attrs["parameters"] = json.dumps(dict(parameters or {}), sort_keys=True)
+                _set_attribute(handle, key, attributes[key])
+            _set_attribute(handle, "format", f"{FORMAT}.{kind}")
+            _set_attribute(handle, "format_version", declared.version)
+            _set_attribute(handle, "rvga_version", _version())
+            _set_attribute(handle, "code", code)
+            _set_attribute(handle, "inputs", dict(inputs or {}))
+            _set_attribute(handle, "parameters", dict(parameters or {}))
+            handle.flush()
             problem = _problem(handle, kind)
             if problem:
                 raise ValueError(f"{kind}: {problem}")
-            handle.attrs["digest"] = _content_digest(handle, declared)
+            names = [name for name in declared.datasets if name in handle]
+            digest = _content_digest(handle, {name: handle[name] for name in names})
+            _set_attribute(handle, "digest", digest)
+            _set_attribute(handle, "attributes_digest", attributes_digest(handle))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written(temporary: Path, path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """Open a file for writing; a full disk is an OSError that names ``path``."""
+    with Sink(temporary, path) as sink:
+        try:
+            with h5py.File(sink, "w", libver=("v110", "v110"), rdcc_nbytes=_CACHE_BYTES) as handle:
+                yield handle, sink
+        except Exception:
+            sink.check()  # what could not be written explains all that follows from it
+            raise
+    sink.check()
 
 
 def open_file(path: str | Path, kind: str) -> Envelope:
@@ -480,35 +613,58 @@ def open_file(path: str | Path, kind: str) -> Envelope:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        handle = h5py.File(path, "r", locking=False)
+        handle = h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)
     except OSError as error:
         raise InputError(
             f"{path}: not a readable HDF5 file (damaged, cut short or of another format): "
             "make it again"
         ) from error
     try:
-        found = str(handle.attrs.get("format", ""))
-        if found != f"{FORMAT}.{kind}":
-            raise InputError(
-                f"{path}: is '{found or 'a foreign HDF5 file'}', "
-                f"but an rvga '{kind}' file is due here"
-            )
-        version = int(handle.attrs.get("format_version", -1))
-        if version != KINDS[kind].version:
-            raise InputError(
-                f"{path}: format_version {version}, this software reads {KINDS[kind].version}; "
-                "use the release that wrote it, or make the file again"
-            )
-        for key in (*KINDS[kind].attributes, "inputs", "parameters", "digest"):
-            if key not in handle.attrs:
-                raise InputError(f"{path}: attribute '{key}' is missing: the file is damaged")
-        problem = _problem(handle, kind)
-        if problem:
-            raise InputError(f"{path}: {problem}: the file is damaged")
-        return Envelope(path, handle, kind)
+        return _checked(path, handle, kind)
+    except InputError:
+        handle.close()
+        raise
+    except hdf5_safety.READ_ERRORS as error:
+        handle.close()
+        raise InputError(
+            f"{path}: not a readable HDF5 file (damaged, cut short or of another format): "
+            "make it again"
+        ) from error
     except BaseException:
         handle.close()
         raise
+
+
+def _checked(path: Path, handle: h5py.File, kind: str) -> Envelope:
+    """Return the envelope of an open file after all checks; none of its data are read."""
+    problem = hdf5_safety.attributes_problem(handle)
+    found = ""
+    if problem is None and "format" in handle.attrs:
+        found = str(hdf5_safety.attribute_value(handle, "format"))
+    if not found.startswith(f"{FORMAT}."):
+        raise InputError(f"{path}: is a foreign HDF5 file, but an rvga '{kind}' file is due here")
+    if found != f"{FORMAT}.{kind}":
+        raise InputError(f"{path}: is '{found}', but an rvga '{kind}' file is due here")
+    version = hdf5_safety.attribute_value(handle, "format_version")
+    if version != KINDS[kind].version:
+        raise InputError(
+            f"{path}: format_version {version}, this software reads {KINDS[kind].version}; "
+            "use the release that wrote it, or make the file again"
+        )
+    for key in (*KINDS[kind].attributes, "inputs", "parameters", "digest", "attributes_digest"):
+        if key not in handle.attrs:
+            raise InputError(f"{path}: attribute '{key}' is missing: the file is damaged")
+    problem = hdf5_safety.members_problem(handle, set(KINDS[kind].datasets))
+    problem = problem or _problem(handle, kind)
+    if problem:
+        raise InputError(f"{path}: {problem}: the file is damaged")
+    # HDF5's own checksums do not cover attributes of more than 64 KiB.
+    if hdf5_safety.attribute_value(handle, "attributes_digest") != attributes_digest(handle):
+        raise InputError(
+            f"{path}: its attributes do not agree with their digest: the file was changed or "
+            "damaged; make it again"
+        )
+    return Envelope(path, handle, kind)
 
 
 def open_as(path: str | Path, kind: str, build: Callable[[Envelope], Reader]) -> Reader:
@@ -540,8 +696,9 @@ def _problem(handle: h5py.File, kind: str) -> str | None:
         dataset = handle[name]
         if not isinstance(dataset, h5py.Dataset):
             return f"'{name}' is not a dataset"
-        if dataset.is_virtual or dataset.external:
-            return f"'{name}' takes its values from other files, which is refused"
+        refused = hdf5_safety.dataset_problem(dataset, name)
+        if refused:
+            return refused
         if not _dtype_agrees(dataset, entry.dtype):
             return f"dataset '{name}' has dtype {dataset.dtype}, not {entry.dtype}"
         if dataset.ndim != len(entry.dimensions):
@@ -576,38 +733,69 @@ def _dtype_agrees(dataset: h5py.Dataset, dtype: str) -> bool:
     return dataset.dtype == np.dtype(dtype)
 
 
-def _content_digest(handle: h5py.File, kind: Kind) -> str:
-    """Return the digest of all datasets and attributes, read by blocks of rows."""
+def attributes_digest(handle: h5py.File) -> str:
+    """Return the digest of all root attributes but the digests themselves."""
     state = hashlib.blake2b(digest_size=16)
-    for key in sorted(set(handle.attrs) - {"digest", "rvga_version", "code"}):
-        state.update(f"{key}={handle.attrs[key]!s};".encode())
-    for name in sorted(kind.datasets):
-        if name not in handle:
-            continue
-        dataset = handle[name]
-        state.update(f"{name}:{dataset.shape};".encode())
-        if dataset.size == 0:
-            continue
-        text = h5py.check_string_dtype(dataset.dtype) is not None
-        row_bytes = max(1, dataset.dtype.itemsize * dataset.size // dataset.shape[0])
-        step = max(1, _HASH_BLOCK_BYTES // row_bytes)
-        for first in range(0, dataset.shape[0], step):
-            block = dataset[first : first + step]
-            if text:
-                state.update(b"\0".join(value for value in block))
-            else:
-                state.update(np.ascontiguousarray(block).data)
+    _update_by_attributes(state, handle, {"digest", "attributes_digest"})
     return state.hexdigest()
 
 
-def _attribute_value(value: Any) -> Any:
-    if isinstance(value, (str, bool, int, float, np.integer, np.floating)):
-        return value
-    return json.dumps(value, sort_keys=True)
+def _update_by_attributes(state: Any, handle: h5py.File, left_out: set[str]) -> None:
+    for key in sorted(set(handle.attrs) - left_out):
+        value = hdf5_safety.attribute_value(handle, key)
+        if isinstance(value, str):
+            content = value.encode()
+        elif isinstance(value, (bool, int)):
+            content = np.array(value, dtype="<i8").tobytes()
+        else:
+            content = np.array(value, dtype="<f8").tobytes()
+        state.update(key.encode() + b"\0" + content + b"\0")
 
 
-def _python_value(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def _content_digest(handle: h5py.File, datasets: Mapping[str, h5py.Dataset]) -> str:
+    """Return the digest of all datasets and attributes, read by blocks of rows.
+
+    BLAKE2b of 16 bytes over, for every attribute by name, ``name NUL value NUL`` (text as UTF-8,
+    integers as i8, other numbers as f8), then for every dataset by name ``name NUL type NUL
+    shape`` (numpy's type text, sizes as i8) and the values in C order; all little-endian.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    _update_by_attributes(state, handle, {"digest", "attributes_digest", "rvga_version", "code"})
+    for name in sorted(datasets):
+        dataset = datasets[name]
+        little = dataset.dtype.newbyteorder("<")
+        state.update(name.encode() + b"\0" + little.str.encode() + b"\0")
+        state.update(np.array(dataset.shape, dtype="<i8").tobytes())
+        if dataset.size == 0:
+            continue
+        row_bytes = max(1, dataset.dtype.itemsize * dataset.size // dataset.shape[0])
+        step = max(1, _HASH_BLOCK_BYTES // row_bytes)
+        for first in range(0, dataset.shape[0], step):
+            block = np.asarray(dataset[first : first + step], dtype=little)
+            state.update(np.ascontiguousarray(block).view("u1").data)
+    return state.hexdigest()
+
+
+def _layout(shape: tuple[int, ...], itemsize: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the creation options of a dataset: in chunks with a checksum, where it has data."""
+    options = dict(options)
+    if not shape or (0 in shape and not options.get("maxshape")):
+        # HDF5 cannot divide an empty dataset into chunks; it has no data to guard either.
+        return {}
+    if not options.get("chunks"):
+        options["chunks"] = hdf5_safety.chunk_shape(shape, itemsize)
+    return {"fletcher32": True, **options}
+
+
+def _set_attribute(handle: h5py.File, key: str, value: Any) -> None:
+    """Store an attribute: numbers as they are, text and JSON as UTF-8 of fixed length."""
+    if isinstance(value, (bool, np.bool_, int, float, np.integer, np.floating)):
+        handle.attrs[key] = value
+        return
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    content = text.encode()
+    dtype = h5py.string_dtype(length=max(1, len(content)))
+    handle.attrs.create(key, np.array(content, dtype=dtype), dtype=dtype)
 
 
 def _version() -> str:

@@ -10,18 +10,22 @@ Examples
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from rvga import bands
 from rvga import heritability as moments
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
+from rvga.false_discovery import false_discovery_rate
 from rvga.formats import Envelope, open_as
 from rvga.geometry import Geometry, geometry_of
-from rvga.jackknife import group_starts
+from rvga.image_parts import map_values
+from rvga.jackknife import group_starts, jackknife_standard_error
 from rvga.ld import LdBlock
 from rvga.ld_reference import LdReference
 from rvga.parallel import ordered_map
@@ -92,12 +96,29 @@ def require_enough(shared: int, m: int, first: str, second: str) -> None:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over all blocks of a reference, and by group of blocks for the jackknife."""
+    """Sums over all blocks of a reference, and by group of blocks for the jackknife.
+
+    Attributes
+    ----------
+    total : BlockMoments
+    group : (b,) int64
+        Group of each block.
+    group_quadratic, group_t_1, group_t_2 : (g, c, c), (g,), (g,)
+    equations : Equations or None
+        One for each block and band; None as published.
+    variant_weight, ld_score : (m,) or None
+        How much the effect of each variant counts, and its LD score; None as published.
+    n_used, n_blocks_used : int
+    """
 
     total: moments.BlockMoments
+    group: np.ndarray
     group_quadratic: np.ndarray
     group_t_1: np.ndarray
     group_t_2: np.ndarray
+    equations: bands.Equations | None
+    variant_weight: np.ndarray | None
+    ld_score: np.ndarray | None
     n_used: int
     n_blocks_used: int
 
@@ -116,7 +137,7 @@ def sum_over_blocks(
 
     Parameters
     ----------
-    method : {"moments", "published"}
+    method : {"moments", "bands", "published"}
     workers : int
         Blocks worked on at once; the result does not depend on it.
     trait : (m,), optional
@@ -128,40 +149,188 @@ def sum_over_blocks(
     sizes = np.diff(reference.block_start)
     group = group_starts(sizes, JACKKNIFE_GROUPS)
     c = dataset.r + (trait is not None)
+    samples = sample_of(dataset.r, trait is not None)
+    published = method == "published"
+    number = len(bands.EDGES)
     quadratic = np.zeros((int(group.max()) + 1, c, c))
     t_1, t_2 = np.zeros(len(quadratic)), np.zeros(len(quadratic))
+    band_t_1, band_t_2 = np.zeros((2, len(sizes), number))
+    squares = np.zeros((len(sizes), number, int(samples.max()) + 1))
+    weight, ld_score = (None, None) if published else np.zeros((2, reference.m))
 
     def inputs() -> Iterator[tuple[LdBlock, np.ndarray]]:
         for first, stop, block in reference.blocks():
-            scores = _scores(dataset, match, first, stop, method)
-            if trait is not None:
-                scores = np.column_stack([scores, trait[first:stop]])
-            yield block, scores
+            yield block, _all_scores(dataset, match, first, stop, method, trait)
 
-    def work(item: tuple[LdBlock, np.ndarray]) -> tuple[moments.BlockMoments, int]:
+    def work(item: tuple[LdBlock, np.ndarray]):
         block, scores = item
-        used = int(np.isfinite(scores).all(axis=1).sum())
-        if method == "published":
+        n = reference.n_a, reference.n_b
+        if published:
             part = moments.published_block_moments(
-                block.M, block.share, block.R_a, block.R_b, scores, reference.n_a, reference.n_b
+                block.M, block.share, block.R_a, block.R_b, scores, *n
             )
-        else:
-            part = moments.block_moments(
-                block.M, block.R_a, block.R_b, block.T, scores, reference.n_a, reference.n_b
-            )
-        return part, used
+            return part, int(np.isfinite(scores).all(axis=1).sum()), None
+        seen = moments.project_block(block.M, block.R_a, block.R_b, block.T, scores, *n)
+        columns = [np.diag(seen.H_1), seen.t_2]
+        columns += [(seen.q[:, samples == a] ** 2).sum(axis=1) for a in range(squares.shape[2])]
+        by_band = bands.band_sums(np.stack(columns, axis=1), bands.band_of(block.share), number)
+        return (
+            moments.moments_of(seen), seen.used,
+            (by_band, moments.variant_weights(seen), seen.ld_score),
+        )  # fmt: skip
 
     total = moments.BlockMoments(np.zeros((c, c)), np.zeros((c, c)), 0.0, 0.0, 0.0)
     n_used = n_blocks_used = 0
     done = progress(ordered_map(work, inputs(), workers), len(sizes))
-    for g, (part, used) in zip(group, done, strict=True):
+    for i, (part, used, more) in enumerate(done):
+        g = group[i]
         total = total + part
         quadratic[g] += part.quadratic
         t_1[g] += part.t_1
         t_2[g] += part.t_2
         n_used += used
         n_blocks_used += used > 0
-    return Sums(total, quadratic, t_1, t_2, n_used, n_blocks_used)
+        if more is not None:
+            by_band, block_weight, block_score = more
+            band_t_1[i], band_t_2[i], squares[i] = by_band[:, 0], by_band[:, 1], by_band[:, 2:]
+            here = slice(reference.block_start[i], reference.block_start[i + 1])
+            weight[here], ld_score[here] = block_weight, block_score
+    equations = None
+    if not published:
+        equations = bands.Equations(
+            band_t_1.ravel(),
+            band_t_2.ravel(),
+            squares.reshape(-1, squares.shape[2]),
+            np.repeat(np.arange(len(sizes)), number),
+            np.tile(np.arange(number), len(sizes)),
+        )
+    return Sums(
+        total, group, quadratic, t_1, t_2, equations, weight, ld_score, n_used, n_blocks_used
+    )
+
+
+def sample_of(r: int, trait: bool) -> np.ndarray:
+    """Return the sample of each phenotype: 0 for the components, 1 for a trait after them."""
+    return np.concatenate([np.zeros(r, dtype=np.int64), np.ones(int(trait), dtype=np.int64)])
+
+
+@dataclass(frozen=True)
+class BandSums:
+    """Normal equations of the band regression by group of blocks (method 5c).
+
+    Attributes
+    ----------
+    normal : (g, a, a, 2, 2)
+    right : (g, 2, c, c)
+    weighted : BlockMoments or None
+        Sums for Ω = M C M', C the coefficients of the components' estimate, for its closed form.
+    variant_weight : (m,) or None
+        How much the effect of each variant counts with these coefficients.
+    heritability : list of float
+        h̄² of each sample, which the weights were found with.
+    n_dropped : int
+        Equations without positive traces.
+    """
+
+    normal: np.ndarray
+    right: np.ndarray
+    weighted: moments.BlockMoments | None
+    variant_weight: np.ndarray | None
+    heritability: list[float]
+    n_dropped: int
+
+
+def sum_over_bands(
+    dataset: MinimalDataset,
+    reference: LdReference,
+    match: Match,
+    sums: Sums,
+    samples: list[bands.Sample],
+    *,
+    workers: int,
+    closed_form: bool,
+    trait: np.ndarray | None = None,
+    progress=lambda items, total: items,
+) -> BandSums:
+    """Pass a second time over the reference, with the weights that the first pass gave.
+
+    Only M is read, unless the closed form is asked for.
+
+    Parameters
+    ----------
+    samples : list of Sample
+        The components' and, with a trait, the trait's.
+    closed_form : bool
+
+    Raises
+    ------
+    ValueError
+        The bands do not suffice.
+    """
+    equations, m = sums.equations, float(reference.m)
+    h2 = [bands.mean_heritability(equations, a, one, m) for a, one in enumerate(samples)]
+    v = bands.inverse_variances(equations, samples, h2, m)
+    matrices = bands.normal_matrices(equations, v, m)
+    normal = np.zeros((len(sums.group_t_1), *matrices.shape[1:]))
+    np.add.at(normal, sums.group[equations.block], matrices)
+    number = len(bands.EDGES)
+    of = sample_of(dataset.r, trait is not None)
+    right = np.zeros((len(normal), 2, len(of), len(of)))
+    coefficient = bands.coefficients(equations, v[:, 0], m, samples[0].fixed)
+    weighted = variant_weight = None
+    if closed_form:
+        zero = np.zeros((dataset.r,) * 2)
+        weighted = moments.BlockMoments(zero, zero, 0.0, 0.0, 0.0)
+        variant_weight = np.zeros(reference.m)
+
+    def inputs() -> Iterator[tuple]:
+        for i in range(reference.n_blocks):
+            first, stop = int(reference.block_start[i]), int(reference.block_start[i + 1])
+            scores = _all_scores(dataset, match, first, stop, "bands", trait)
+            if closed_form:
+                yield i, reference.block(i), scores
+            else:
+                yield i, reference.inverse_factor(i), scores
+
+    def work(item: tuple):
+        i, block, scores = item
+        here = slice(i * number, (i + 1) * number)
+        traces = equations.t_1[here], equations.t_2[here]
+        if not closed_form:
+            M, share = block
+            kept = np.isfinite(scores).all(axis=1)
+            q = M[kept].astype(np.float64).T @ scores[kept]
+            band = bands.band_of(share)
+            return bands.block_right_sides(q, band, *traces, v[here][:, of], m), None, None
+        band = bands.band_of(block.share)
+        seen = moments.project_block(
+            block.M, block.R_a, block.R_b, block.T, scores, reference.n_a, reference.n_b
+        )
+        c = np.where(band >= 0, coefficient[here][np.maximum(band, 0)], 0.0)
+        sides = bands.block_right_sides(seen.q, band, *traces, v[here][:, of], m)
+        own = replace(seen, q=seen.q[:, : dataset.r])
+        return sides, moments.moments_of(own, c), moments.variant_weights(seen, c)
+
+    done = progress(ordered_map(work, inputs(), workers), reference.n_blocks)
+    for i, (sides, part, block_weight) in enumerate(done):
+        right[sums.group[i]] += sides
+        if part is not None:
+            weighted = weighted + part
+            here = slice(reference.block_start[i], reference.block_start[i + 1])
+            variant_weight[here] = block_weight
+    return BandSums(normal, right, weighted, variant_weight, h2, int((~equations.usable).sum()))
+
+
+def _all_scores(
+    dataset: MinimalDataset,
+    match: Match,
+    first: int,
+    stop: int,
+    method: str,
+    trait: np.ndarray | None,
+) -> np.ndarray:
+    scores = _scores(dataset, match, first, stop, method)
+    return scores if trait is None else np.column_stack([scores, trait[first:stop]])
 
 
 def _scores(
@@ -185,11 +354,228 @@ def _scores(
 
 
 def sums_memory(dataset: MinimalDataset, reference: LdReference, workers: int) -> float:
-    """Return the bytes that :func:`sum_over_blocks` and the variant tables take."""
+    """Return the bytes that both passes over the reference and the variant tables take."""
     largest = int(np.diff(reference.block_start).max())
-    work = (workers + 2) * (8 * 6 * largest**2 + reference.block_bytes() + 16 * largest * dataset.r)
-    tables = 700.0 * (dataset.m + reference.m)
-    return INTERPRETER_BYTES + work + tables + 16.0 * JACKKNIFE_GROUPS * dataset.r**2
+    work = (workers + 2) * (8 * 8 * largest**2 + reference.block_bytes() + 16 * largest * dataset.r)
+    tables = 716.0 * (dataset.m + reference.m)
+    # By group: û'Ωû, both right sides, and Γ̂ and κ̂ without the group, twice.
+    return INTERPRETER_BYTES + work + tables + 8.0 * 7 * JACKKNIFE_GROUPS * (dataset.r + 1) ** 2
+
+
+@dataclass(frozen=True)
+class Intercept:
+    """κ of the band regression with its intercept estimated, (c, c), and without each group."""
+
+    kappa: np.ndarray
+    left_out: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Γ̂ of the components with all that its errors and tests need.
+
+    Attributes
+    ----------
+    moments : rvga.heritability.Moments
+    left_out : (g, r, r)
+        Γ̂ without each group of blocks.
+    blend : float or None
+        Factor of :func:`rvga.heritability.blend_factor`; None as published.
+    intercept : Intercept or None
+    model_test : dict
+        Mean h² by both estimators, their difference, its jackknife error and test; empty as
+        published.
+    numbers : dict
+        For the summary.
+    """
+
+    moments: moments.Moments
+    left_out: np.ndarray
+    blend: float | None
+    intercept: Intercept | None
+    model_test: dict[str, float]
+    numbers: dict[str, float]
+
+
+def estimate_covariance(
+    dataset: MinimalDataset,
+    reference: LdReference,
+    match: Match,
+    *,
+    method: str,
+    fixed_intercept: bool,
+    workers: int,
+    progress=lambda items, total: items,
+) -> tuple[Estimate, Sums]:
+    """Return Γ̂ of the components by one method, with the other beside it as a test.
+
+    Parameters
+    ----------
+    method : {"moments", "bands", "published"}
+    fixed_intercept : bool
+        κ = Σ/n instead of the band regression's own.
+
+    Raises
+    ------
+    ValueError
+        The reference does not allow an estimate.
+    """
+    sums = sum_over_blocks(
+        dataset, reference, match, method=method, workers=workers, progress=progress
+    )
+    m, factors = float(reference.m), reference.factors()
+    kappa = dataset.Sigma / dataset.n
+    inverse_n = np.full_like(kappa, 1 / dataset.n)
+    traces = sums.group_t_1, sums.group_t_2
+    plain = moments.combine(
+        sums.total, kappa, inverse_n, m, factors, published=method == "published"
+    )
+    if method == "published":
+        left_out = moments.leave_one_out_Gamma(sums.group_quadratic, *traces, kappa, m)
+        return Estimate(plain, left_out, None, None, {}, {}), sums
+    variance = float(np.trace(dataset.Sigma))
+    banded = sum_over_bands(
+        dataset, reference, match, sums, [bands.Sample(dataset.n, variance, fixed_intercept)],
+        workers=workers, closed_form=method == "bands", progress=progress,
+    )  # fmt: skip
+    of = sample_of(dataset.r, False)
+    fixed = {(0, 0): kappa} if fixed_intercept else {}
+    band_Gamma, _ = bands.solve(banded.normal.sum(axis=0), banded.right.sum(axis=0), of, fixed)
+    band_left_out, _ = bands.leave_one_out(banded.normal, banded.right, of, fixed)
+    _, free = bands.solve(banded.normal.sum(axis=0), banded.right.sum(axis=0), of, {})
+    _, free_left_out = bands.leave_one_out(banded.normal, banded.right, of, {})
+    intercept = Intercept(free, free_left_out)
+    own_kappa, own_left_out = (kappa, kappa) if fixed_intercept else (free, free_left_out)
+    Gamma = plain.scale * (sums.total.quadratic - plain.t_1 * own_kappa)
+    left_out = moments.leave_one_out_Gamma(sums.group_quadratic, *traces, own_left_out, m)
+    test = _model_test(Gamma, left_out, band_Gamma, band_left_out, variance)
+    weight, found = sums.variant_weight, replace(plain, Gamma=Gamma)
+    if method == "bands":
+        part, weight = banded.weighted, banded.variant_weight
+        s = factors[1] * (part.quartic - part.t_4 * kappa)
+        found = moments.Moments(
+            band_Gamma, kappa, s, 1.0, part.t_1, factors[0] * part.t_4, inverse_n
+        )
+        left_out = band_left_out
+    frequency = reference.variants["effect_allele_frequency"].to_numpy(dtype=float)
+    label = moments.variant_classes(sums.ld_score, frequency)
+    blend = moments.blend_factor(*moments.class_means(weight, label))
+    numbers = {
+        "mean_heritability_weights": banded.heritability[0],
+        "n_bands": len(sums.equations.t_1), "n_bands_dropped": banded.n_dropped,
+        "blend_factor": blend,
+    }  # fmt: skip
+    return Estimate(found, left_out, blend, intercept, test, numbers), sums
+
+
+def _model_test(Gamma, left_out, band_Gamma, band_left_out, variance) -> dict[str, float]:
+    """Compare the mean h² of both estimators: their difference against its jackknife error."""
+    one, other = np.trace(Gamma) / variance, np.trace(band_Gamma) / variance
+    each = np.trace(left_out - band_left_out, axis1=1, axis2=2) / variance
+    error = float(jackknife_standard_error(each))
+    difference = float(one - other)
+    return {
+        "heritability_moments": float(one),
+        "heritability_bands": float(other),
+        "model_difference": difference,
+        "model_difference_standard_error": error,
+        "model_test_z": difference / error if error > 0 else float("nan"),
+        "model_test_neg_log_10_p_value": float(
+            moments.neg_log_10_p_normal(np.array([difference]), np.array([error]), sides=2)[0]
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class CrossEstimate:
+    """Γ̂ of the components and, last, a trait.
+
+    Attributes
+    ----------
+    Gamma : (r + 1, r + 1)
+    left_out : (g, r + 1, r + 1)
+    closed_form : Moments or None
+        Of the moment estimator, where the samples have nobody in common.
+    intercept : Intercept or None
+        κ of the band regression, all of it estimated.
+    n_used : int
+    """
+
+    Gamma: np.ndarray
+    left_out: np.ndarray
+    closed_form: moments.Moments | None
+    intercept: Intercept | None
+    n_used: int
+
+
+def estimate_with_trait(
+    dataset: MinimalDataset,
+    reference: LdReference,
+    match: Match,
+    trait: np.ndarray,
+    n_trait: float,
+    *,
+    method: str,
+    overlap: bool,
+    workers: int,
+    progress=lambda items, total: items,
+) -> CrossEstimate:
+    """Return Γ̂ of the components and a trait over the variants that all of them have.
+
+    Where people may be in common all intercepts are estimated by the band regression, and its
+    slopes are used throughout, so that what the model gets wrong about where effects lie
+    cancels in ρ.
+
+    Parameters
+    ----------
+    trait : (m,)
+        û of the trait, NaN where absent.
+    n_trait : float
+    method : {"moments", "bands", "published"}
+        Estimator where nobody is in common.
+    overlap : bool
+
+    Raises
+    ------
+    ValueError
+        The reference does not allow an estimate over these variants.
+    """
+    m, r = float(reference.m), dataset.r
+    sums = sum_over_blocks(
+        dataset, reference, match, method=method, workers=workers, trait=trait, progress=progress
+    )
+    kappa, inverse_n = np.zeros((2, r + 1, r + 1))
+    kappa[:-1, :-1], kappa[-1, -1] = dataset.Sigma / dataset.n, 1 / n_trait
+    inverse_n[:-1, :-1], inverse_n[-1, -1] = 1 / dataset.n, 1 / n_trait
+    plain = moments.combine(
+        sums.total, kappa, inverse_n, m, reference.factors(), published=method == "published"
+    )
+    left_out = moments.leave_one_out_Gamma(
+        sums.group_quadratic, sums.group_t_1, sums.group_t_2, kappa, m
+    )
+    if method == "published":
+        return CrossEstimate(plain.Gamma, left_out, plain, None, sums.n_used)
+    samples = [
+        bands.Sample(dataset.n, float(np.trace(dataset.Sigma)), not overlap),
+        bands.Sample(n_trait, 1.0, not overlap),
+    ]
+    banded = sum_over_bands(
+        dataset, reference, match, sums, samples, workers=workers, closed_form=False, trait=trait,
+        progress=progress,
+    )  # fmt: skip
+    of = sample_of(r, True)
+    normal, right = banded.normal.sum(axis=0), banded.right.sum(axis=0)
+    free_Gamma, free = bands.solve(normal, right, of, {})
+    free_left_out, free_kappas = bands.leave_one_out(banded.normal, banded.right, of, {})
+    intercept = Intercept(free, free_kappas)
+    if overlap:
+        return CrossEstimate(free_Gamma, free_left_out, None, intercept, sums.n_used)
+    if method == "moments":
+        return CrossEstimate(plain.Gamma, left_out, plain, intercept, sums.n_used)
+    fixed = {(a, b): kappa[np.ix_(of == a, of == b)] for a in (0, 1) for b in (0, 1)}
+    Gamma, _ = bands.solve(normal, right, of, fixed)
+    without, _ = bands.leave_one_out(banded.normal, banded.right, of, fixed)
+    return CrossEstimate(Gamma, without, None, intercept, sums.n_used)
 
 
 class GeneticCovariance:
@@ -203,7 +589,9 @@ class GeneticCovariance:
     Sigma : (r, r)
     geometry : Geometry
     method : str
-        'moments' or 'published'.
+        'moments', 'bands' or 'published'.
+    blend : float or None
+        Part of the jackknife's excess that se_method 'auto' adds.
     """
 
     def __init__(self, envelope: Envelope):
@@ -217,6 +605,7 @@ class GeneticCovariance:
         self.method = str(envelope.attributes["heritability_method"])
         self.geometry: Geometry = geometry_of(envelope)
         self.coordinates = envelope["coordinates"][...]
+        self.blend = float(envelope["blend_factor"][0]) if "blend_factor" in envelope else None
         t_2 = float(envelope.attributes["t_2"])
         self.moments = moments.Moments(
             Gamma=envelope["Gamma"][...],
@@ -242,32 +631,43 @@ class GeneticCovariance:
     @cached_property
     def left_out(self) -> np.ndarray:
         """Γ̂ without each group of blocks, (g, r, r)."""
-        return moments.leave_one_out_Gamma(
-            self.envelope["block_Gamma"][...],
-            self.envelope["block_t1"][...],
-            self.envelope["block_t2"][...],
-            self.Sigma / self.n,
-            self.m,
-        )
+        return self.envelope["left_out"][...]
+
+    @cached_property
+    def regions(self) -> tuple[list[str], np.ndarray]:
+        """Names of the regions and the basis row of each one's mean image, (k,) and (k, r)."""
+        return list(self.envelope.array("region_name")), self.envelope["region_rows"][...]
 
     def heritability(
         self, rows: np.ndarray | None = None, se_method: str = "closed_form"
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return h² and its standard error as estimated, for voxels or for rows of bases (k, r)."""
+        """Return h² and its standard error as estimated, for voxels or for rows of bases (k, r).
+
+        ``se_method`` is 'closed_form', 'jackknife', or 'auto' (between the two, method 5c).
+        """
         rows = self.bases if rows is None else rows
         h2, error = moments.heritability(self.moments, rows)
-        if se_method == "jackknife":
-            error = moments.heritability_jackknife(self.left_out, self.Sigma, rows)
-        return h2, error
+        if se_method == "closed_form":
+            return h2, error
+        jackknife = moments.heritability_jackknife(self.left_out, self.Sigma, rows)
+        return h2, self._error(error, jackknife, se_method)
 
     def correlation(
         self, rows: np.ndarray, columns: np.ndarray, se_method: str = "closed_form"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return ρ and its standard error between rows of bases, (I, r) and (J, r), as they are."""
         rho, error = moments.genetic_correlation(self.moments, rows, columns)
+        if se_method == "closed_form":
+            return rho, error
+        jackknife = moments.genetic_correlation_jackknife(self.left_out, rows, columns)
+        return rho, self._error(error, jackknife, se_method)
+
+    def _error(self, closed_form: np.ndarray, jackknife: np.ndarray, se_method: str) -> np.ndarray:
         if se_method == "jackknife":
-            error = moments.genetic_correlation_jackknife(self.left_out, rows, columns)
-        return rho, error
+            return jackknife
+        if self.blend is None:
+            raise InputError("se_method auto is not to be had for the published estimator")
+        return moments.blended_error(closed_form, jackknife, self.blend)
 
     def row(self, voxel: int, se_method: str = "closed_form") -> tuple[np.ndarray, np.ndarray]:
         """Return ρ and its standard error of one voxel with every voxel, (N,) each.
@@ -288,10 +688,6 @@ class GeneticCovariance:
             stop = min(first + block_rows, self.N)
             yield first, stop, *self.correlation(self.bases[first:stop], self.bases)
 
-    def regions(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the labels other than 0 and the basis row of each region's mean image."""
-        return moments.region_bases(self.bases, labels)
-
     def phenotypic_correlation(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the sample's correlation between rows of bases, (I, J)."""
         variances = [np.einsum("vr,vr->v", b @ self.Sigma, b) for b in (rows, columns)]
@@ -309,8 +705,34 @@ class GeneticCovariance:
         self.close()
 
 
+def intercept_table(
+    components: list[str], others: list[str], value: np.ndarray, expected: float, error: np.ndarray
+) -> pd.DataFrame:
+    """Return rows of the table 'intercepts' with a two-sided test of the expected value."""
+    log_p = moments.neg_log_10_p_normal(value - expected, error, sides=2)
+    return pd.DataFrame(
+        {
+            "component": pd.Series(components, dtype=object),
+            "other": pd.Series(others, dtype=object),
+            "intercept": value,
+            "expected": expected,
+            "standard_error": error,
+            "neg_log_10_p_value": log_p,
+            "false_discovery_rate": false_discovery_rate(log_p),
+        }
+    )
+
+
+def three_axes(coordinates: np.ndarray) -> np.ndarray:
+    """Return x, y and z, (3, k), of coordinates (k, d); NaN for an axis that there is none of."""
+    axes = np.full((3, len(coordinates)), np.nan)
+    used = min(3, coordinates.shape[1])
+    axes[:used] = coordinates[:, :used].T
+    return axes
+
+
 def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
-    """Return the integer label of each voxel from a NIfTI image of the study's grid, (N,).
+    """Return the integer label of each voxel from an image in the study's geometry, (N,).
 
     Raises
     ------
@@ -321,6 +743,8 @@ def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
 
     if not path.is_file():
         raise InputError(f"{path}: no such file (regions)")
+    if geometry.layouts:
+        return _whole_labels(map_values(path, geometry, "regions"), path)
     try:
         image = nibabel.load(path)
         values = np.asarray(image.dataobj)
@@ -338,7 +762,10 @@ def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
             f"{path}: has another affine than the study's images; resample the regions to the "
             "study's grid"
         )
-    labels = values[tuple(geometry.index.T)].astype(np.float64)
+    return _whole_labels(values[tuple(geometry.index.T)].astype(np.float64), path)
+
+
+def _whole_labels(labels: np.ndarray, path: Path) -> np.ndarray:
     labels = np.where(np.isfinite(labels), labels, 0.0)
     if np.any(labels != np.round(labels)):
         raise InputError(f"{path}: holds values that are not whole numbers; give a label image")

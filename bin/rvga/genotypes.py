@@ -24,9 +24,18 @@ import pyarrow.csv
 
 from rvga.chromosomes import normalise_chromosome
 from rvga.errors import InputError
-from rvga.samples import read_samples
+from rvga.samples import read_samples, text_lines
 
-__all__ = ["Genotypes", "companions", "open_genotypes", "read_samples", "read_variants"]
+__all__ = [
+    "Genotypes",
+    "companions",
+    "listed_variants",
+    "open_genotypes",
+    "read_info",
+    "read_samples",
+    "read_sex",
+    "read_variants",
+]
 
 MISSING = -9
 _MAGIC = b"\x6c\x1b"
@@ -44,8 +53,8 @@ class Genotypes:
 
     Attributes
     ----------
-    path : Path
-        The main file.
+    path, variants_path, samples_path : Path
+        The three files.
     subject : (n,) array of str
         Subject ids in file order.
     variants : DataFrame
@@ -66,8 +75,12 @@ class Genotypes:
         variants: pd.DataFrame,
         n_variants: int,
         has_dosages: bool,
+        variants_path: Path,
+        samples_path: Path,
     ):
         self.path = path
+        self.variants_path = variants_path
+        self.samples_path = samples_path
         self.subject = subject
         self.variants = variants
         self.n_variants = n_variants
@@ -317,7 +330,16 @@ def open_genotypes(
         raise InputError(
             f"{main}: cannot be opened as a PLINK file: it is damaged; copy or make it again"
         ) from error
-    return Genotypes(main, reader, subject, table, n_variants, header.has_dosages)
+    return Genotypes(
+        main,
+        reader,
+        subject,
+        table,
+        n_variants,
+        header.has_dosages,
+        Path(variants),
+        Path(samples),
+    )
 
 
 @dataclass(frozen=True)
@@ -427,6 +449,119 @@ def read_variants(path: Path) -> pd.DataFrame:
         or several ALT alleles.
     """
     return _read_variants(path, None)[0]
+
+
+def read_sex(path: Path) -> np.ndarray:
+    """Return the sexes of a ``.psam`` or ``.fam`` file, in file order.
+
+    Returns
+    -------
+    (n,) int8 array
+        1 male, 2 female, 0 unknown or not given.
+    """
+    codes = {"1": 1, "M": 1, "m": 1, "2": 2, "F": 2, "f": 2}
+    column, sexes = 4, []
+    for line in text_lines(Path(path), "genotype samples"):
+        if line.startswith("##") or not line.strip():
+            continue
+        words = line.split()
+        if line.startswith("#"):
+            header = [words[0][1:], *words[1:]]
+            column = header.index("SEX") if "SEX" in header else -1
+            continue
+        given = words[column] if 0 <= column < len(words) else "0"
+        sexes.append(codes.get(given, 0))
+    return np.array(sexes, dtype=np.int8)
+
+
+# Imputation quality: Minimac and IMPUTE, IMPUTE and others, Beagle.
+_QUALITY = r"(?:^|;)(?:R2|INFO|DR2)=(?P<quality>[^;]*)"
+
+
+def read_info(path: Path, first: int, stop: int) -> np.ndarray:
+    """Return the imputation quality of variants ``first`` to ``stop`` of a ``.pvar`` file.
+
+    It is the field R2, INFO or DR2 of the column INFO.
+
+    Returns
+    -------
+    (stop - first,) float64 array
+        NaN where the file does not say.
+
+    Raises
+    ------
+    InputError
+        A quality is no number.
+    """
+    path = Path(path)
+    n_skipped, columns, delimiter = _layout(path)
+    quality = np.full(stop - first, np.nan)
+    if columns[0] != "#CHROM" or "INFO" not in columns:
+        return quality
+    read = _read_tabs if delimiter == "\t" else _read_spaces
+    total = 0
+    for part in read(path, n_skipped, columns, {"base_pair_location": "POS", "info": "INFO"}):
+        low, high = max(first - total, 0), min(stop - total, part.num_rows)
+        if low < high:
+            info = pc.extract_regex(part["info"].slice(low, high - low), _QUALITY)
+            text = pc.struct_field(info, "quality")
+            try:
+                values = pc.cast(text, pa.float64()).to_numpy().astype(float)
+            except pa.ArrowInvalid as error:
+                raise InputError(
+                    f"{path}: an R2, INFO or DR2 of the lines {n_skipped + total + low + 1} to "
+                    f"{n_skipped + total + high} is no number ({error}); set minimum_info to 0 or "
+                    "correct the column INFO"
+                ) from error
+            quality[total + low - first : total + high - first] = values
+        total += part.num_rows
+        if total >= stop:
+            break
+    return quality
+
+
+def listed_variants(path: Path, variants: pd.DataFrame) -> np.ndarray:
+    """Return which variants are in a list, (m,) bool.
+
+    The list has a variant a line: its id, or chromosome:position:other allele:effect allele. It
+    is read line by line, so that memory does not follow its length.
+
+    Raises
+    ------
+    InputError
+        The file is absent or empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (list of variants)")
+    wanted: dict[str, list[int]] = {}
+    fields = ("variant_id", "chromosome", "base_pair_location", "other_allele", "effect_allele")
+    for row, (identity, *place) in enumerate(
+        zip(*(variants[name].to_numpy() for name in fields), strict=True)
+    ):
+        for name in {str(identity), ":".join(map(str, place))} - {"."}:
+            wanted.setdefault(name, []).append(row)
+    found = np.zeros(len(variants), dtype=bool)
+    empty = True
+    with pa.input_stream(str(path), compression="detect") as stream:
+        for line in _lines(stream):
+            words = line.split(maxsplit=1)
+            if not words or words[0].startswith("#"):
+                continue
+            empty = False
+            rows = wanted.get(words[0])
+            if rows is None and words[0].count(":") == 3:
+                name, _, rest = words[0].partition(":")
+                try:
+                    rows = wanted.get(f"{normalise_chromosome(name)}:{rest}")
+                except InputError:
+                    # An id that only looks like a place.
+                    continue
+            if rows is not None:
+                found[rows] = True
+    if empty:
+        raise InputError(f"{path}: holds no variant id (list of variants)")
+    return found
 
 
 def _read_variants(path: Path, wanted: tuple[int, int] | None) -> tuple[pd.DataFrame, int]:

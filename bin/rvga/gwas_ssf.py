@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ CHROMOSOME_CODES = {**{str(number): number for number in range(1, 23)}, "X": 23,
 REQUIRED_METADATA = ("date_metadata_last_modified", "genome_assembly", "trait_description")
 # Below, a p cannot be written as a double; the whole file then holds its logarithm.
 _LARGEST_NEG_LOG_10_P = 300.0
-_ROWS_PER_BLOCK = 1 << 17
+_ALLELE = r"[ACGTacgt]+"
 
 
 def metadata_of(
@@ -51,18 +53,28 @@ def metadata_of(
     }
 
 
-def write_gwas_ssf(frame: pd.DataFrame, path: str | Path, metadata: Mapping[str, Any]) -> int:
+class _TooSmallError(Exception):
+    """A p of the table cannot be written as a double."""
+
+
+def write_gwas_ssf(
+    table: pd.DataFrame | Callable[[], Iterable[pd.DataFrame]],
+    path: str | Path,
+    metadata: Mapping[str, Any],
+) -> int:
     """Write a GWAS-SSF table and, beside it, ``<path>-meta.yaml``.
 
     ``p_value`` is written where every p can be; else ``neg_log_10_p_value`` for the whole file.
-    Rows without an estimate are left out, because the standard requires a p.
+    Rows without an estimate are left out, because the standard requires a p, and so are rows
+    with other letters than ACGT in an allele.
 
     Parameters
     ----------
-    frame : DataFrame
+    table : DataFrame, or function that gives blocks of it
         As ``MinimalDataset.voxel`` gives: ``chromosome``, ``base_pair_location``,
         ``effect_allele``, ``other_allele``, ``beta``, ``standard_error``,
         ``effect_allele_frequency``, ``neg_log_10_p_value``; ``variant_id`` and ``n`` if present.
+        A function may be called twice: again where a p turns out to be too small.
     path : path
         ``.tsv`` or ``.tsv.gz``.
     metadata : mapping
@@ -84,20 +96,13 @@ def write_gwas_ssf(frame: pd.DataFrame, path: str | Path, metadata: Mapping[str,
     absent = [key for key in REQUIRED_METADATA if not metadata.get(key)]
     if absent:
         raise InputError(f"{path}: the metadata of GWAS-SSF need '{absent[0]}'")
-    keep = np.isfinite(frame["neg_log_10_p_value"].to_numpy())
-    frame = frame[keep]
-    as_logarithm = bool((frame["neg_log_10_p_value"] > _LARGEST_NEG_LOG_10_P).any())
+    blocks = table if callable(table) else lambda: [table]
     with replacing(path) as temporary:
-        with temporary.open("wb") as plain:
-            if path.suffix == ".gz":
-                # No name and no time inside, so that equal tables are equal byte for byte.
-                with gzip.GzipFile("", "wb", 5, plain, mtime=0) as packed:
-                    _write_rows(frame, packed, as_logarithm)
-            else:
-                _write_rows(frame, plain, as_logarithm)
+        try:
+            written = _write_table(blocks(), temporary, path.suffix == ".gz", as_logarithm=False)
+        except _TooSmallError:
+            written = _write_table(blocks(), temporary, path.suffix == ".gz", as_logarithm=True)
         digest = _md5(temporary)
-    frequency = frame["effect_allele_frequency"].to_numpy()
-    lowest = float(np.minimum(frequency, 1 - frequency).min()) if len(frame) else 0.0
     complete = {
         **metadata,
         "data_file_name": path.name,
@@ -105,52 +110,92 @@ def write_gwas_ssf(frame: pd.DataFrame, path: str | Path, metadata: Mapping[str,
         "file_type": "GWAS-SSF v1.0",
         "coordinate_system": "1-based",
         "is_harmonised": False,
-        "is_sorted": _is_sorted(frame),
-        "minor_allele_freq_lower_limit": float(f"{lowest:.6g}"),
+        "is_sorted": written.is_sorted,
+        "minor_allele_freq_lower_limit": float(f"{written.lowest_frequency:.6g}"),
     }
     with replacing(path.with_name(f"{path.name}-meta.yaml")) as temporary:
         temporary.write_text(_yaml(complete))
-    return int((~keep).sum())
+    return written.left_out
 
 
-def _write_rows(frame: pd.DataFrame, stream: Any, as_logarithm: bool) -> None:
+@dataclass
+class _Written:
+    """What the metadata say of the rows that were written."""
+
+    left_out: int = 0
+    is_sorted: bool = True
+    lowest_frequency: float = 0.0
+
+
+def _write_table(
+    blocks: Iterable[pd.DataFrame], path: Path, packed: bool, *, as_logarithm: bool
+) -> _Written:
+    """Write the rows of all blocks; :class:`_TooSmallError` where a p cannot be written."""
+    written, rows = _Written(), 0
+    last_place, lowest = -1, np.inf
+    with contextlib.ExitStack() as stack:
+        stream: Any = stack.enter_context(path.open("wb"))
+        if packed:
+            # No name and no time inside, so that equal tables are equal byte for byte.
+            stream = stack.enter_context(gzip.GzipFile("", "wb", 5, stream, mtime=0))
+        header = True
+        for block in blocks:
+            keep = np.isfinite(block["neg_log_10_p_value"].to_numpy())
+            for name in ("effect_allele", "other_allele"):
+                keep &= block[name].str.fullmatch(_ALLELE).to_numpy(dtype=bool)
+            written.left_out += int((~keep).sum())
+            part = block[keep]
+            logarithm = part["neg_log_10_p_value"]
+            if not as_logarithm and bool((logarithm > _LARGEST_NEG_LOG_10_P).any()):
+                raise _TooSmallError
+            _write_rows(part, stream, as_logarithm, header)
+            header = False
+            rows += len(part)
+            if not len(part):
+                continue
+            code = part["chromosome"].map(CHROMOSOME_CODES).to_numpy(dtype=np.int64)
+            place = code * (1 << 32) + part["base_pair_location"].to_numpy(dtype=np.int64)
+            written.is_sorted &= bool(place[0] >= last_place and np.all(np.diff(place) >= 0))
+            last_place = int(place[-1])
+            frequency = part["effect_allele_frequency"].to_numpy(dtype=np.float64)
+            minor = np.minimum(frequency, 1 - frequency)
+            lowest = min(lowest, float(np.nanmin(minor, initial=np.inf)))
+    if np.isfinite(lowest):
+        written.lowest_frequency = lowest
+    return written
+
+
+def _write_rows(part: pd.DataFrame, stream: Any, as_logarithm: bool, header: bool) -> None:
     last = "neg_log_10_p_value" if as_logarithm else "p_value"
-    for first in range(0, max(1, len(frame)), _ROWS_PER_BLOCK):
-        part = frame.iloc[first : first + _ROWS_PER_BLOCK]
-        logarithm = part["neg_log_10_p_value"].to_numpy()
-        table = pd.DataFrame(
-            {
-                "chromosome": part["chromosome"].map(CHROMOSOME_CODES).astype("int64"),
-                "base_pair_location": part["base_pair_location"],
-                "effect_allele": part["effect_allele"],
-                "other_allele": part["other_allele"],
-                "beta": part["beta"],
-                "standard_error": part["standard_error"],
-                "effect_allele_frequency": part["effect_allele_frequency"],
-                last: logarithm if as_logarithm else 10.0**-logarithm,
-            }
-        )
-        if "variant_id" in part:
-            names = part["variant_id"].astype(object)
-            table["rsid"] = names.where(part["variant_id"].str.fullmatch(r"rs\d+"), None)
-        if "n" in part:
-            table["n"] = part["n"]
-        buffer = io.StringIO()
-        table.to_csv(
-            buffer,
-            sep="\t",
-            na_rep="#NA",
-            index=False,
-            header=first == 0,
-            float_format="%.8g",
-            lineterminator="\n",
-        )
-        stream.write(buffer.getvalue().encode())
-
-
-def _is_sorted(frame: pd.DataFrame) -> bool:
-    place = frame["chromosome"].map(CHROMOSOME_CODES).to_numpy(dtype=np.int64) * (1 << 32)
-    return bool(np.all(np.diff(place + frame["base_pair_location"].to_numpy(dtype=np.int64)) >= 0))
+    logarithm = part["neg_log_10_p_value"].to_numpy()
+    table = pd.DataFrame(
+        {
+            "chromosome": part["chromosome"].map(CHROMOSOME_CODES).astype("int64"),
+            "base_pair_location": part["base_pair_location"],
+            "effect_allele": part["effect_allele"],
+            "other_allele": part["other_allele"],
+            "beta": part["beta"],
+            "standard_error": part["standard_error"],
+            "effect_allele_frequency": part["effect_allele_frequency"],
+            last: logarithm if as_logarithm else 10.0**-logarithm,
+        }
+    )
+    if "variant_id" in part:
+        names = part["variant_id"].astype(object)
+        table["rsid"] = names.where(part["variant_id"].str.fullmatch(r"rs\d+"), None)
+    if "n" in part:
+        table["n"] = part["n"]
+    buffer = io.StringIO()
+    table.to_csv(
+        buffer,
+        sep="\t",
+        na_rep="#NA",
+        index=False,
+        header=header,
+        float_format="%.8g",
+        lineterminator="\n",
+    )
+    stream.write(buffer.getvalue().encode())
 
 
 def _md5(path: Path) -> str:

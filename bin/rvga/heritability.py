@@ -54,7 +54,38 @@ class BlockMoments:
         )
 
 
-def block_moments(
+@dataclass(frozen=True)
+class BlockProjection:
+    """One block seen through M, over the variants that have scores (method 5b).
+
+    Attributes
+    ----------
+    q : (k, c)
+        M'Dû.
+    H_a, H_b, H_1 : (k, k)
+        M'D R D M in the halves of panel 1 and in all of it.
+    t_2 : (k,)
+        Diagonal of M'D T D M, by column of M.
+    RM_a, RM_b : (m_b, k)
+        R D M in the halves, a row for every variant of the block.
+    ld_score : (m_b,)
+        Sum of the two halves' products of correlations with the variants of the block.
+    used : int
+        Variants that have scores.
+    """
+
+    q: np.ndarray
+    H_a: np.ndarray
+    H_b: np.ndarray
+    H_1: np.ndarray
+    t_2: np.ndarray
+    RM_a: np.ndarray
+    RM_b: np.ndarray
+    ld_score: np.ndarray
+    used: int
+
+
+def project_block(
     M: np.ndarray,
     R_a: np.ndarray,
     R_b: np.ndarray,
@@ -62,8 +93,8 @@ def block_moments(
     scores: np.ndarray,
     n_a: int,
     n_b: int,
-) -> BlockMoments:
-    """Return the sums of one block over the variants that have scores (method 5b).
+) -> BlockProjection:
+    """Return what both estimators need of one block.
 
     Parameters
     ----------
@@ -76,19 +107,59 @@ def block_moments(
         People in the halves of panel 1.
     """
     kept = np.flatnonzero(np.isfinite(scores).all(axis=1))
-    square = np.ix_(kept, kept)
     M = M[kept].astype(np.float64)
-    q = M.T @ scores[kept]
-    H_a = M.T @ (R_a[square].astype(np.float64) @ M)
-    H_b = M.T @ (R_b[square].astype(np.float64) @ M)
-    H_1 = (n_a * H_a + n_b * H_b) / (n_a + n_b)
-    return BlockMoments(
-        quadratic=q.T @ q,
-        quartic=q.T @ H_1 @ q,
-        t_1=float(np.trace(H_1)),
-        t_2=float(np.einsum("ik,ik->", T[square].astype(np.float64) @ M, M)),
-        t_4=float(np.einsum("kl,kl->", H_a, H_b)),
+    RM_a = R_a[:, kept].astype(np.float64) @ M
+    RM_b = R_b[:, kept].astype(np.float64) @ M
+    H_a, H_b = M.T @ RM_a[kept], M.T @ RM_b[kept]
+    return BlockProjection(
+        q=M.T @ scores[kept],
+        H_a=H_a,
+        H_b=H_b,
+        H_1=(n_a * H_a + n_b * H_b) / (n_a + n_b),
+        t_2=np.einsum("ik,ik->k", T[np.ix_(kept, kept)].astype(np.float64) @ M, M),
+        RM_a=RM_a,
+        RM_b=RM_b,
+        ld_score=np.einsum("ij,ij->i", R_a, R_b, dtype=np.float64),
+        used=len(kept),
     )
+
+
+def moments_of(block: BlockProjection, weight: np.ndarray | None = None) -> BlockMoments:
+    """Return the sums of one block for Ω = M C M', C = diag(weight), the identity without.
+
+    Parameters
+    ----------
+    block : BlockProjection
+    weight : (k,), optional
+    """
+    c = np.ones(len(block.q)) if weight is None else weight
+    cq = c[:, None] * block.q
+    return BlockMoments(
+        quadratic=block.q.T @ cq,
+        quartic=cq.T @ block.H_1 @ cq,
+        t_1=float(c @ np.diag(block.H_1)),
+        t_2=float(c @ block.t_2),
+        t_4=float(np.einsum("k,kl,l,kl->", c, block.H_a, c, block.H_b)),
+    )
+
+
+def variant_weights(block: BlockProjection, weight: np.ndarray | None = None) -> np.ndarray:
+    """Return how much the estimate weighs the effect of each variant: diag(R Ω R), (m_b,)."""
+    c = np.ones(len(block.q)) if weight is None else weight
+    return np.einsum("ik,k,ik->i", block.RM_a, c, block.RM_b)
+
+
+def block_moments(
+    M: np.ndarray,
+    R_a: np.ndarray,
+    R_b: np.ndarray,
+    T: np.ndarray,
+    scores: np.ndarray,
+    n_a: int,
+    n_b: int,
+) -> BlockMoments:
+    """Return the sums of one block; arguments as of :func:`project_block` (method 5b)."""
+    return moments_of(project_block(M, R_a, R_b, T, scores, n_a, n_b))
 
 
 def published_block_moments(
@@ -352,7 +423,8 @@ def leave_one_out_Gamma(
         û'Ωû by group.
     t_1, t_2 : (g,)
         Traces by group; all ``t_2`` zero is the published estimator, which has no scale.
-    kappa : (c, c)
+    kappa : (c, c) or (g, c, c)
+        Noise per unit of R; by group where it is estimated without each of them.
     m : float
         Variants that enter R; the same for every left-out group, because a left-out group is
         one that has no weight, not one that has no effects.
@@ -362,6 +434,49 @@ def leave_one_out_Gamma(
     rest_t_2 = t_2.sum() - t_2
     scale = m / rest_t_2 if np.any(t_2) else np.ones(len(t_1))
     return scale[:, None, None] * (rest - rest_t_1[:, None, None] * kappa)
+
+
+def blend_factor(weight: np.ndarray, share: np.ndarray) -> float:
+    """Return the part of the jackknife's excess that belongs to the estimate's variance.
+
+    f = 1 - (Σ w_c d_c)² / Σ w_c d_c²: 0 where the estimator weighs all classes of variants
+    alike, so that it does not matter which of them have effects (method 5c).
+
+    Parameters
+    ----------
+    weight : (c,)
+        Mean weight d of the variants of each class.
+    share : (c,)
+        Each class's share w of the variants.
+    """
+    square = float(share @ weight**2)
+    return float(np.clip(1 - float(share @ weight) ** 2 / square, 0.0, 1.0)) if square > 0 else 1.0
+
+
+def variant_classes(
+    ld_score: np.ndarray, frequency: np.ndarray, scores: int = 20, frequencies: int = 3
+) -> np.ndarray:
+    """Return classes of variants by quantiles of LD score and of minor allele frequency, (m,)."""
+
+    def parts(values: np.ndarray, number: int) -> np.ndarray:
+        edges = np.quantile(values, np.arange(1, number) / number)
+        return np.searchsorted(edges, values, side="right")
+
+    minor = np.minimum(frequency, 1 - frequency)
+    return parts(ld_score, scores) * frequencies + parts(minor, frequencies)
+
+
+def class_means(weight: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean weight of each class and its share of the variants."""
+    number = np.bincount(label)
+    used = number > 0
+    total = np.bincount(label, weights=weight)
+    return total[used] / number[used], number[used] / len(label)
+
+
+def blended_error(closed_form: np.ndarray, jackknife: np.ndarray, factor: float) -> np.ndarray:
+    """Return SE with SE² = SE_cf² + f (SE_jk² - SE_cf²)₊ (method 5c)."""
+    return np.sqrt(closed_form**2 + factor * np.maximum(jackknife**2 - closed_form**2, 0.0))
 
 
 def heritability_jackknife(Gammas: np.ndarray, Sigma: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -386,6 +501,22 @@ def genetic_correlation_jackknife(
         return (rows @ G @ columns.T) / scale
 
     return jackknife_standard_error(np.stack([one(G) for G in Gammas]))
+
+
+def cross_trait_ratio(Gamma: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return ρ of phenotypes rows @ components with a trait, (N,), from Γ̂ with the trait last.
+
+    As estimated; NaN where a heritability is not positive.
+    """
+    g_u, g_t = np.einsum("vr,vr->v", rows @ Gamma[:-1, :-1], rows), Gamma[-1, -1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.sqrt(np.where(g_u > 0, g_u, np.nan)) * np.sqrt(g_t if g_t > 0 else np.nan)
+        return (rows @ Gamma[:-1, -1]) / scale
+
+
+def cross_trait_jackknife(Gammas: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the delete-one-group standard error of :func:`cross_trait_ratio`, (N,)."""
+    return jackknife_standard_error(np.stack([cross_trait_ratio(G, rows) for G in Gammas]))
 
 
 def neg_log_10_p_normal(estimate: np.ndarray, error: np.ndarray, sides: int) -> np.ndarray:

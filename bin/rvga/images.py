@@ -1,11 +1,8 @@
-"""Images ↔ arrays: NIfTI files in, batches of rows out; no statistics."""
+"""Batches of images, as rows in any order of subjects; no statistics."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,141 +10,9 @@ import numpy as np
 
 from rvga import formats
 from rvga.errors import InputError
-from rvga.geometry import Geometry, geometry_of
+from rvga.geometry import Geometry, geometry_of, identity, same_voxels
 
-# Two images are on one grid when no corner of the grid differs by more than this.
-AFFINE_TOLERANCE_MM = 1e-3
 _BLOCK_VALUES = 1 << 24
-_GZIP_MAGIC = b"\x1f\x8b"
-
-
-def read_nifti(path: str | Path, what: str = "image") -> tuple[np.ndarray, np.ndarray]:
-    """Return the volume (x, y, z) and the affine (4, 4) of a NIfTI-1 or NIfTI-2 file.
-
-    The format is told by content, compressed by gzip or not. A fourth dimension of one volume
-    is accepted. Scaling (slope and intercept) is applied.
-
-    Raises
-    ------
-    InputError
-        The file is absent, empty, cut short, not NIfTI, or not one real-valued 3-D volume.
-    """
-    import nibabel
-
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file ({what})")
-    content = path.read_bytes()
-    if not content:
-        raise InputError(f"{path}: the file is empty ({what})")
-    if content[:2] == _GZIP_MAGIC:
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{path}: the compressed file is cut short or damaged ({error}); copy it again"
-            ) from error
-    size = {int.from_bytes(content[:4], order) for order in ("little", "big")}
-    image_class = None
-    if 348 in size and content[344:348] in (b"n+1\0", b"ni1\0"):
-        image_class = nibabel.Nifti1Image
-    elif 540 in size and content[4:7] in (b"n+2", b"ni2"):
-        image_class = nibabel.Nifti2Image
-    if image_class is None:
-        raise InputError(f"{path}: not a NIfTI file ({what}); convert it to .nii or .nii.gz")
-    if content[344:347] == b"ni1" or content[4:7] == b"ni2":
-        raise InputError(
-            f"{path}: a NIfTI header whose data are in another file; convert the pair to one .nii"
-        )
-    if len(content) < image_class.header_class.sizeof_hdr + 4:
-        raise InputError(f"{path}: cut short within its header; copy it again")
-    try:
-        image = image_class.from_bytes(content)
-        shape, dtype = image.header.get_data_shape(), image.header.get_data_dtype()
-        # The image's own header no longer has the offset that the file announces.
-        due = int(image.dataobj.offset) + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if not shape or min(shape) < 1:
-            raise ValueError(f"shape {shape}")
-    except (
-        nibabel.spatialimages.HeaderDataError,
-        nibabel.filebasedimages.ImageFileError,
-        ValueError,
-        OverflowError,
-        struct.error,
-    ) as error:
-        raise InputError(f"{path}: the NIfTI header is damaged ({error}); copy it again") from error
-    if len(content) < due:
-        raise InputError(
-            f"{path}: cut short: its header announces {due} bytes, there are {len(content)}; "
-            "copy it again"
-        )
-    if dtype.fields is not None or dtype.kind not in "iuf":
-        raise InputError(f"{path}: voxels are of type {dtype}, but real numbers are due ({what})")
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise InputError(
-            f"{path}: has shape {_by(shape)}, but one 3-D volume is due ({what}); "
-            "split 4-D files into one file a subject"
-        )
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise InputError(f"{path}: its affine is not invertible ({_affine_text(affine)})")
-    return np.asarray(image.dataobj).reshape(shape), affine
-
-
-def read_mask(path: str | Path) -> Geometry:
-    """Return the geometry of the voxels above 0 in a mask file, in C order of the grid.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_nifti`, or fewer than 2 voxels are above 0.
-    """
-    volume, affine = read_nifti(path, "mask")
-    with np.errstate(invalid="ignore"):
-        index = np.argwhere(np.isfinite(volume) & (volume > 0)).astype(np.int32)
-    if len(index) < 2:
-        raise InputError(f"{path}: the mask has {len(index)} voxels above 0; at least 2 are needed")
-    return Geometry(affine=affine, shape=tuple(int(size) for size in volume.shape), index=index)
-
-
-def read_image(path: str | Path, geometry: Geometry, mask_name: str) -> np.ndarray:
-    """Return the values (N,) float32 of one image at the mask's voxels, NaN where not finite.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_nifti`; the grid is another one than the mask's; or no value is finite.
-    """
-    volume, affine = read_nifti(path)
-    if volume.shape != geometry.shape:
-        raise InputError(
-            f"{path}: has shape {_by(volume.shape)}, but the mask {mask_name} has "
-            f"{_by(geometry.shape)}; resample the image to the mask's grid"
-        )
-    apart = grid_distance(affine, geometry.affine, geometry.shape)
-    if apart > AFFINE_TOLERANCE_MM:
-        raise InputError(
-            f"{path}: its affine ({_affine_text(affine)}) is another one than that of the mask "
-            f"{mask_name} ({_affine_text(geometry.affine)}): the corners of the grids are up to "
-            f"{apart:.4g} mm apart ({AFFINE_TOLERANCE_MM:g} mm are allowed); "
-            "resample the image to the mask's grid"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = volume[tuple(geometry.index.T)].astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise InputError(f"{path}: no voxel inside the mask has a finite value")
-    values[~finite] = np.nan
-    return values
-
-
-def grid_distance(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
-    """Return how far (mm) the corners of a grid lie apart under two affines, at most."""
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"))
-    corners = np.vstack([corners.reshape(3, -1), np.ones(8)])
-    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
 
 
 def read_subject_list(path: str | Path) -> list[str]:
@@ -230,7 +95,7 @@ class ImageSet:
                 self.geometry = geometry
                 self.batch_counts = batch["voxel_count"][...]
             else:
-                if not _same_voxels(geometry, self.geometry):
+                if not same_voxels(geometry, self.geometry):
                     raise InputError(
                         f"{path}: is on other voxels than {paths[0]}; "
                         "read all batches under the same mask"
@@ -250,7 +115,7 @@ class ImageSet:
     @property
     def n_voxels(self) -> int:
         """Number of voxels of the mask."""
-        return len(self.geometry.index)
+        return self.geometry.n_voxels
 
     def rows(self, subjects: Sequence[str]) -> np.ndarray:
         """Return the images (n, N) float32 of some subjects, in their order.
@@ -311,9 +176,9 @@ class ImageDigest:
 
     def __init__(self, geometry: Geometry):
         self._state = hashlib.blake2b(digest_size=16)
-        self._state.update(np.ascontiguousarray(geometry.affine).data)
-        self._state.update(np.asarray(geometry.shape, dtype="i8").data)
-        self._state.update(np.ascontiguousarray(geometry.index).data)
+        self._state.update(identity(geometry).encode())
+        self._state.update(np.ascontiguousarray(geometry.map_positions(), dtype="i8").data)
+        self._state.update(np.ascontiguousarray(geometry.coordinates).data)
 
     def update(self, subjects: Sequence[str], images: np.ndarray) -> None:
         """Add some subjects and their images (n, N) over all voxels of the mask."""
@@ -340,35 +205,33 @@ def require_same_images(digest: ImageDigest, subjects: formats.Envelope) -> None
         )
 
 
-def require_finite(images: np.ndarray, subjects: Sequence[str]) -> None:
-    """Refuse images (n, N) with missing values.
+def filled(images: np.ndarray, voxel_index: np.ndarray, voxel_mean: np.ndarray) -> np.ndarray:
+    """Return the kept voxels (n, N) float32 of images (n, M), missing ones as the voxel's mean.
 
-    Raises
-    ------
-    InputError
-        Names up to three of the subjects.
+    Parameters
+    ----------
+    images : (n, M)
+        Rows of an images file; a missing value is NaN.
+    voxel_index : (N,)
+        Columns that are kept.
+    voxel_mean : (N,)
+        What stands for a missing value (``voxel_mean`` of the subjects file).
     """
-    bad = np.flatnonzero(~np.isfinite(images).all(axis=1))
-    if len(bad):
-        named = ", ".join(subjects[row] for row in bad[:3])
-        raise InputError(
-            f"images: {len(bad)} subjects have missing values at voxels that are kept ({named}); "
-            "select the subjects and voxels again"
-        )
+    kept = images[:, voxel_index]
+    missing = ~np.isfinite(kept)
+    if missing.any():
+        kept[missing] = np.broadcast_to(voxel_mean, kept.shape)[missing].astype(kept.dtype)
+    return kept
 
 
-def _same_voxels(one: Geometry, other: Geometry) -> bool:
-    return (
-        one.shape == other.shape
-        and np.array_equal(one.index, other.index)
-        and np.array_equal(one.affine, other.affine)
-    )
+def read_filled(
+    images: formats.Envelope,
+    rows: Sequence[int] | slice,
+    voxel_index: np.ndarray,
+    voxel_mean: np.ndarray,
+) -> np.ndarray:
+    """Return some rows of an images file as :func:`filled` makes them, (n, N) float32.
 
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(str(size) for size in shape)
-
-
-def _affine_text(affine: np.ndarray) -> str:
-    rows = ("[" + " ".join(f"{value:.6g}" for value in row) + "]" for row in affine[:3])
-    return " ".join(rows)
+    ``rows`` is a slice, or row numbers in ascending order without repeats.
+    """
+    return filled(images["images"][rows], voxel_index, voxel_mean)

@@ -338,6 +338,12 @@ class LdReference:
             *(unpack_lower(self.envelope[name][packed], size) for name in ("R_a", "R_b", "T")),
         )
 
+    def inverse_factor(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return M (m_b, k) and the cumulated share (k,) of block i, without its correlations."""
+        rank = int(self.block_rank[i])
+        M = self.envelope["M"][self._M[i] : self._M[i + 1]].reshape(-1, rank)
+        return M, self.envelope["share"][self._share[i] : self._share[i + 1]]
+
     def blocks(self, share: float | None = None) -> Iterator[tuple[int, int, LdBlock]]:
         """Yield (first variant, one past the last, block) in genome order."""
         for i in range(self.n_blocks):

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2
 
 from rvga.errors import InputError
 
 _CONSTANT_TOLERANCE = 1e-13
 _REDUNDANT_TOLERANCE = 1e-7
-_OUTLIER_DISTANCE = 6.0
+_OUTLIER_LEVEL = 0.05
+_SUBJECTS_PER_COMPONENT = 10
+_CONCENTRATIONS = 10
 
 
 def project(images: np.ndarray, bases: np.ndarray) -> np.ndarray:
@@ -78,18 +81,98 @@ def reconstruction_correlation(
     return result
 
 
-def outlying_subjects(ldrs: np.ndarray) -> np.ndarray:
-    """Return which rows lie far from the middle of the representations.
+def correlation_by_number(
+    ldrs: np.ndarray, column_sum: np.ndarray, image_sum: np.ndarray, squares: np.ndarray, N: int
+) -> np.ndarray:
+    """Return the mean correlation of raw image and reconstruction for 1, 2, ..., r components.
 
-    The distance is Euclidean, from the median of every component; far is more than six scaled
-    median absolute deviations beyond the median distance.
+    Parameters
+    ----------
+    ldrs : (n, r)
+        ``X B`` of the raw images, B orthonormal.
+    column_sum : (r,)
+        ``1'B``.
+    image_sum, squares : (n,)
+        Sum over voxels of each raw image and of its squares.
+    N : int
+        Voxels.
+
+    Returns
+    -------
+    (r,)
+        Means over the images where the correlation is defined; NaN where it is for none.
     """
-    distance = np.linalg.norm(ldrs - np.median(ldrs, axis=0), axis=1)
-    middle = np.median(distance)
-    spread = 1.4826 * np.median(np.abs(distance - middle))
-    if spread == 0.0:
-        return np.zeros(len(ldrs), dtype=bool)
-    return distance > middle + _OUTLIER_DISTANCE * spread
+    energy = np.cumsum(ldrs**2, axis=1)
+    fitted_sum = np.cumsum(ldrs * column_sum, axis=1)
+    image_variance = (squares - image_sum**2 / N)[:, None]
+    fitted_variance = energy - fitted_sum**2 / N
+    varies = (image_variance > 1e-12 * squares[:, None]) & (fitted_variance > 1e-12 * energy)
+    cross = energy - image_sum[:, None] * fitted_sum / N
+    scale = np.sqrt(np.where(varies, image_variance * fitted_variance, 1.0))
+    total = np.where(varies, cross / scale, 0.0).sum(axis=0)
+    defined = varies.sum(axis=0)
+    return np.where(defined > 0, total / np.maximum(defined, 1), np.nan)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """How far subjects lie from the middle of the representations.
+
+    Attributes
+    ----------
+    squared : (n,)
+        Squared robust Mahalanobis distances, scaled so that their median is that of chi-squared.
+    threshold : float
+        Beyond it (chi-squared on r degrees of freedom, level 0.05 over all subjects) a subject
+        is an outlier.
+    """
+
+    squared: np.ndarray
+    threshold: float
+
+    @property
+    def outlying(self) -> np.ndarray:
+        """Rows beyond the threshold, farthest first."""
+        rows = np.flatnonzero(self.squared > self.threshold)
+        return rows[np.argsort(-self.squared[rows], kind="stable")]
+
+
+def robust_distances(ldrs: np.ndarray) -> Distances:
+    """Return the robust Mahalanobis distances of representations (n, r) from their middle.
+
+    Location and covariance are those of the half of the subjects that lie nearest, found by
+    concentration steps from component-wise medians and median absolute deviations, then those
+    of all within the 97.5 % point. With fewer than 10 subjects a component the covariance is
+    taken as diagonal. Components without any spread do not count.
+    """
+    n, _ = ldrs.shape
+    centre = np.median(ldrs, axis=0)
+    spread = 1.4826 * np.median(np.abs(ldrs - centre), axis=0)
+    varies = spread > 1e-12 * np.abs(ldrs).max(initial=0.0)
+    scores = (ldrs - centre)[:, varies] / spread[varies]
+    r = scores.shape[1]
+    if r == 0:
+        return Distances(np.zeros(n), np.inf)
+    middle, inner = chi2.ppf([0.5, 0.975], r)
+    squared = np.einsum("nr,nr->n", scores, scores)
+    if n >= _SUBJECTS_PER_COMPONENT * r:
+        half = (n + 1) // 2
+        for _ in range(_CONCENTRATIONS):
+            squared = _mahalanobis(scores, np.argsort(squared, kind="stable")[:half])
+        squared *= middle / np.median(squared)
+        squared = _mahalanobis(scores, np.flatnonzero(squared <= inner))
+    if np.median(squared) > 0.0:
+        squared = squared * (middle / np.median(squared))
+    return Distances(squared, float(chi2.isf(_OUTLIER_LEVEL / n, r)))
+
+
+def _mahalanobis(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return squared distances of all rows by the mean and covariance of some."""
+    centre = scores[rows].mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(scores[rows].T).reshape(scores.shape[1], -1))
+    keep = values > 1e-10 * values[-1]
+    turned = (scores - centre) @ (vectors[:, keep] / np.sqrt(values[keep]))
+    return np.einsum("nr,nr->n", turned, turned)
 
 
 @dataclass(frozen=True)

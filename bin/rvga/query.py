@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rvga.dataset import MinimalDataset
 
 STATISTICS = ("z", "beta", "standard_error", "neg_log_10_p_value")
-_MAPS = (".nii", ".nii.gz")
+_MAPS = (".nii", ".nii.gz", ".gii", ".dscalar.nii", ".mgh", ".mgz", ".curv", ".map.tsv")
 _TABLES = (".tsv", ".tsv.gz")
 
 
@@ -30,12 +30,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info = what.add_parser("info", help="what the dataset holds")
     info.set_defaults(answer=_info)
 
+    check = what.add_parser("check", help="read the whole file and compare it with its digest")
+    check.set_defaults(answer=_check)
+
     variant = what.add_parser("variant", help="one variant over the image: a map or a table")
     variant.add_argument("variant", help="its id, or chromosome:position:allele:allele")
     variant.add_argument(
         "--statistic", choices=STATISTICS, default="z", help="what a map shows (default: z)"
     )
-    variant.add_argument("--out", type=Path, required=True, help="*.nii.gz or *.tsv[.gz]")
+    variant.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="a map in the format of the images (*.nii.gz, *.func.gii, *.dscalar.nii, *.mgh, "
+        "*.curv, *.map.tsv), or *.tsv[.gz]",
+    )
     variant.set_defaults(answer=_variant)
 
     voxel = what.add_parser("voxel", help="the GWAS of one voxel, as GWAS-SSF")
@@ -111,6 +120,7 @@ def _info(args: argparse.Namespace, dataset: MinimalDataset) -> None:
         ("minor_allele_count", f"{dataset.attributes['minor_allele_count']:g}"),
         ("sample_hash", dataset.attributes["sample_hash"]),
         ("digest", dataset.digest),
+        *dataset.size().items(),
         *(
             (f"chromosome_{name}", f"{entry['written']} of {entry['read']}")
             for name, entry in counts.items()
@@ -120,12 +130,19 @@ def _info(args: argparse.Namespace, dataset: MinimalDataset) -> None:
         sys.stdout.write(f"{name}\t{value}\n")
 
 
+def _check(args: argparse.Namespace, dataset: MinimalDataset) -> None:
+    dataset.verify()
+    sys.stdout.write(f"{args.dataset}: sound, digest {dataset.digest}\n")
+
+
 def _variant(args: argparse.Namespace, dataset: MinimalDataset) -> None:
     table = dataset.variant(args.variant)
-    row = dataset.variants.iloc[dataset.variant_row(args.variant)]
+    number = dataset.variant_row(args.variant)
+    row = dataset.variant_block(number, number + 1).iloc[0]
     if args.out.name.endswith(_MAPS):
-        from rvga.geometry import write_map
+        from rvga.geometry import require_map_suffix, write_map
 
+        require_map_suffix(args.out, dataset.geometry)
         write_map(args.out, table[args.statistic].to_numpy(), dataset.geometry)
     else:
         from rvga.tables import write_table
@@ -141,8 +158,9 @@ def _voxel(args: argparse.Namespace, dataset: MinimalDataset) -> None:
     from rvga.gwas_ssf import metadata_of, write_gwas_ssf
 
     voxel = _chosen_voxel(args, dataset)
-    table = dataset.voxel(voxel)
-    table["n"] = dataset.n
+    if voxel is None:
+        raise InputError("which voxel? give its number, or --mm x,y,z")
+    weights = dataset.mean_weights([voxel])
     place = ", ".join(f"{value:g}" for value in dataset.coordinates[voxel])
     if not dataset.attributes["genome_build"]:
         cli.report("WARNING: the dataset does not say its genome build; the metadata say NR")
@@ -151,9 +169,14 @@ def _voxel(args: argparse.Namespace, dataset: MinimalDataset) -> None:
         trait_description=args.trait or f"image value at voxel {voxel} ({place} mm)",
         date=args.date,
     )
-    left_out = write_gwas_ssf(table, args.out, metadata)
+    left_out = write_gwas_ssf(
+        lambda: (block.assign(n=dataset.n) for block in dataset.gwas_blocks(weights)),
+        args.out,
+        metadata,
+    )
     cli.report(
-        f"{args.out}: {len(table) - left_out} variants, {left_out} without estimate left out"
+        f"{args.out}: {dataset.m - left_out} variants; left out: {left_out} without estimate or "
+        "with alleles other than ACGT"
     )
 
 

@@ -17,12 +17,14 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from rvga import figures
+from rvga import figures, map_figures
 from rvga.chromosomes import RANK
 from rvga.figures import Picture, Space
+from rvga.map_figures import Canvas
 
 DOI = "10.1038/s41467-026-69816-z"
 MOST_LEAD_MAPS = 12
+MOST_COMPONENT_MAPS = 6
 MOST_TABLE_ROWS = 200
 MOST_REGIONS = 60
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -229,8 +231,15 @@ def glance_section(facts: Sequence[tuple[str, str, str]], warnings: int) -> Sect
     return Section("glance", "Study at a glance", blocks)
 
 
-def flow_section(flow: Sequence[Mapping[str, Any]], voxels: Mapping[str, Any]) -> Section:
-    """Return the flow of subjects, from steps {step, n_in, n_out, reason}, and of voxels."""
+def flow_section(
+    flow: Sequence[Mapping[str, Any]],
+    voxels: Mapping[str, Any],
+    outliers: Mapping[str, Any] | None = None,
+) -> Section:
+    """Return the flow of subjects, from steps {step, n_in, n_out, reason}, and of voxels.
+
+    ``voxels`` are the numbers of SELECT_SUBJECTS, ``outliers`` those of MAKE_LDRS, {n, threshold}.
+    """
     most = max((int(step["n_in"]) for step in flow), default=0) or 1
     steps = [
         (
@@ -266,7 +275,37 @@ def flow_section(flow: Sequence[Mapping[str, Any]], voxels: Mapping[str, Any]) -
                 f"voxels are analysed.{lost}"
             )
         )
+    if voxels.get("coverage"):
+        blocks.append(Text(_coverage(voxels["coverage"])))
+    if outliers:
+        number = int(outliers["n"])
+        blocks.append(
+            Text(
+                "No subject is an outlier: none lies far from all others in its components."
+                if not number
+                else f"{count(number)} subject{'s lie' if number > 1 else ' lies'} far from all "
+                f"others in their components (distance beyond {decimal(outliers['threshold'])}); "
+                "they are listed in private/ldr_outliers.tsv and kept in the sample."
+            )
+        )
     return Section("flow", "Flow of subjects", blocks)
+
+
+def _coverage(coverage: Mapping[str, Any]) -> str:
+    """Return what is known of missing values, from SELECT_SUBJECTS' ``coverage``."""
+    least = float(coverage["min_coverage"])
+    text = (
+        f"Coverage: a voxel is kept when at least {100 * least:g} % of the subjects have a value "
+        f"there; before that rule the least covered voxel has {100 * coverage['lowest']:.1f} %, "
+        f"the mean over the mask is {100 * coverage['mean']:.2f} %."
+    )
+    if coverage["n_values_filled"]:
+        text += (
+            f" {count(coverage['n_values_filled'])} missing values of "
+            f"{count(coverage['n_subjects_filled'])} subjects are filled with the voxel's mean, at "
+            f"most {100 * coverage['largest_share_filled']:.1f} % of a subject's voxels."
+        )
+    return text
 
 
 def representation_section(
@@ -277,12 +316,16 @@ def representation_section(
     candidates: tuple[np.ndarray, np.ndarray] | None,
     quality: tuple[np.ndarray, np.ndarray] | None,
     n_eff: float,
+    numbers: Mapping[str, Any] | None = None,
+    maps: Sequence[Plot] = (),
 ) -> Section:
-    """Return scree, bandwidth curve and reconstruction quality.
+    """Return scree, bandwidth curve, reconstruction quality and maps of the first components.
 
     ``bandwidth`` of 0 is no smoothing, None unknown; ``candidates`` are (bandwidths, scores)
-    and ``quality`` (numbers of components, correlations), None when not known.
+    and ``quality`` (numbers of components, correlations), None when not known. ``numbers`` are
+    FIT_BASES' and ``maps`` come from :func:`component_maps`.
     """
+    numbers = numbers or {}
     used = f"The first {components} components are used"
     known = math.isfinite(total_variance)
     if known:
@@ -331,10 +374,157 @@ def representation_section(
     blocks.append(
         Text(
             f"Effective number of independent voxels: {decimal(n_eff, 4)} "
-            "(squared sum of the eigenvalues over the sum of their squares)."
+            "(squared sum of the eigenvalues over the sum of their squares)." + _accuracy(numbers)
         )
     )
+    if maps:
+        blocks.append(Row(list(maps), wide=True))
     return Section("representation", "Representation of the images", blocks)
+
+
+def _accuracy(numbers: Mapping[str, Any]) -> str:
+    """Return how well the components are known, from FIT_BASES' numbers."""
+    text = ""
+    if numbers.get("n_eff_standard_error"):
+        text += f" Its standard error is {decimal(numbers['n_eff_standard_error'], 2)}."
+    if numbers.get("largest_relative_residual") is not None:
+        how = "exact" if numbers.get("decomposition") == "exact" else "iterative"
+        text += (
+            f" The decomposition is {how}; its largest relative residual is "
+            f"{decimal(numbers['largest_relative_residual'], 2)}."
+        )
+    return text
+
+
+def component_maps(
+    canvas: Canvas | Space, bases: np.ndarray, eigenvalues: np.ndarray, total_variance: float
+) -> list[Plot]:
+    """Return maps of the first components, bases (N, r)."""
+    plots = []
+    for number in range(min(MOST_COMPONENT_MAPS, bases.shape[1])):
+        share = ""
+        if math.isfinite(total_variance) and number < len(eigenvalues):
+            share = f", {100 * eigenvalues[number] / total_variance:.1f} % of the variance"
+        plots.append(
+            Plot(
+                map_figures.overview(bases[:, number], canvas, "basis", diverging=True),
+                f"Component {number + 1}{share}." + _left_out(canvas),
+            )
+        )
+    return plots
+
+
+def _left_out(canvas: Canvas | Space) -> str:
+    number = getattr(canvas, "left_out", 0)
+    return f" {count(number)} further parts of the image are not drawn." if number else ""
+
+
+def model_notes(summaries: Summaries) -> list[str]:
+    """Return what is to be known of the model and of the genotypes or statistics it met."""
+    notes = []
+    null = summaries.one("fit_null")
+    if null.get("covariates_redundant"):
+        names = ", ".join(map(str, null["covariates_redundant"]))
+        notes.append(f"Covariates left out because others say the same: {names}.")
+    kinship = null.get("kinship")
+    if kinship:
+        notes.append(
+            f"Relatives: {count(kinship['n_people'])} people of the sample have one of the third "
+            f"degree or nearer in it ({count(kinship['n_pairs'])} pairs)."
+        )
+    if null.get("variance_left_by_offsets"):
+        left = [value for value in null["variance_left_by_offsets"] if value is not None]
+        notes.append(
+            f"Leave-one-chromosome-out predictions of {count(null['n_chromosomes_with_offsets'])} "
+            f"chromosomes are offsets of the components; they leave {decimal(min(left))} to "
+            f"{decimal(max(left))} of the variance."
+        )
+    chunks = summaries.all("component_gwas")
+    crossed: dict[str, int] = {}
+    for chunk in chunks:
+        for chromosome, number in (chunk.get("haploid_heterozygotes") or {}).items():
+            crossed[chromosome] = crossed.get(chromosome, 0) + int(number)
+    if sum(crossed.values()):
+        places = ", ".join(f"{count(number)} on {name}" for name, number in crossed.items())
+        notes.append(f"Heterozygous calls where people have one copy, taken as missing: {places}.")
+    for number, key, text in (
+        ("n_multiallelic_split", "convert_genotypes", "variants with several alleles were split"),
+        ("n_multiallelic_dropped", "convert_genotypes", "variants with several alleles left out"),
+        ("n_repeated", "minimal_dataset", "variants repeat another of the same place and alleles"),
+    ):
+        total = sum(int(entry.get(number) or 0) for entry in summaries.all(key))
+        if total:
+            notes.append(f"{count(total)} {text}.")
+    imported = summaries.one("import_sumstats")
+    if imported:
+        notes.append(
+            f"Component statistics were imported from {count(imported['n_files'])} files "
+            f"({imported['format']}, {count(imported['significant_digits'])} significant digits)."
+        )
+    return notes
+
+
+def dataset_section(
+    numbers: Mapping[str, Any],
+    N: int,
+    critical_lambda: float | None = None,
+    notes: Sequence[str] = (),
+) -> Section:
+    """Return size of the dataset and λ_GC by component, from MINIMAL_DATASET's numbers.
+
+    ``notes`` come from :func:`model_notes`.
+    """
+    blocks: list[Any] = [Items(list(notes))] if notes else []
+    m, r = int(numbers["m"]), int(numbers["r"])
+    if "variant_bytes" in numbers:
+        variant, fixed = int(numbers["variant_bytes"]), int(numbers["fixed_bytes"])
+        whole = 8.0 * m * N
+        blocks.append(
+            Table(
+                ["part", "bytes", "what"],
+                [
+                    ["variants", count(variant), "codes, scales, a, table of variants"],
+                    ["fixed", count(fixed), "bases, A, geometry and the file's own"],
+                    ["together", count(variant + fixed), ""],
+                    [
+                        "β and SE of every voxel in single precision",
+                        count(whole),
+                        f"{decimal(whole / (variant + fixed))} times the dataset",
+                    ],
+                ],
+                f"Size of the minimal dataset: {count(m)} variants, {count(r)} components, "
+                f"{decimal(variant / max(m * r, 1))} bytes a variant and component.",
+                frozenset({1}),
+            )
+        )
+    inflation = np.array(
+        [math.nan if value is None else value for value in numbers.get("lambda_gc") or []],
+        dtype=float,
+    )
+    if np.isfinite(inflation).any():
+        middle = float(np.nanmedian(inflation))
+        blocks.append(
+            Plot(
+                figures.by_component(inflation, "λ_GC", 1.0, critical_lambda),
+                "Genomic-control factor of each component (median z² over what chance gives): "
+                f"median {decimal(middle)}, largest {decimal(float(np.nanmax(inflation)))}."
+                + (
+                    f" Dotted: {decimal(critical_lambda)}, beyond which a component is remarkable."
+                    if critical_lambda
+                    else ""
+                ),
+            )
+        )
+    return Section("dataset", "Minimal dataset", blocks)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of significance: critical |z|, its image-wide −log10 p, variants beyond it."""
+
+    critical_z: float
+    neg_log_10_p_image_wide: float
+    n_variants: int
 
 
 @dataclass(frozen=True)
@@ -355,6 +545,8 @@ class Scan:
         Significance level of the study, critical |z|, effective number of voxels.
     threshold : float
         −log10 image-wide p of the critical |z|.
+    rules : mapping of str to Rule
+        Both rules by name.
     """
 
     thinner: figures.GenomeThinner
@@ -367,6 +559,31 @@ class Scan:
     critical_z: float
     n_eff: float
     threshold: float
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+
+
+def rules_table(scan: Scan) -> Table:
+    """Return both rules of significance and the variants that pass each."""
+    named = {
+        "image_wide": f"image-wide p = {decimal(scan.level)}",
+        "published": f"p of a voxel = {decimal(scan.level)} / N_eff (published)",
+    }
+    rows = [
+        [
+            named[name] + (" – used" if name == scan.significance else ""),
+            f"{rule.critical_z:.3f}",
+            p_value(rule.neg_log_10_p_image_wide),
+            count(rule.n_variants),
+        ]
+        for name, rule in scan.rules.items()
+    ]
+    return Table(
+        ["rule", "critical |z|", "error over the image", "variants beyond it"],
+        rows,
+        "Both rules of significance. Error over the image: probability under the null that a "
+        "variant's largest |z| is beyond the critical value.",
+        frozenset({1, 2, 3}),
+    )
 
 
 def association_section(
@@ -408,6 +625,7 @@ def association_section(
                 else ""
             )
         ),
+        *([rules_table(scan)] if scan.rules else []),
         Plot(
             figures.manhattan(points, scan.thinner.extents, scan.threshold, leads),
             "Manhattan plot over the whole image: for each variant the image-wide p of its largest "
@@ -466,12 +684,13 @@ def counts_table(counts: Mapping[str, Mapping[str, Any]]) -> Table:
     )
 
 
-def _background(space: Space) -> str:
-    return f" Background: {space.background_name}." if space.background_name else ""
+def _background(space: Canvas | Space) -> str:
+    behind = f" Background: {space.background_name}." if space.background_name else ""
+    return behind + _left_out(space)
 
 
 def maps_section(
-    space: Space,
+    space: Canvas | Space,
     voxels: pd.DataFrame | None,
     lead_maps: Sequence[tuple[pd.Series, np.ndarray]],
     n_loci: int,
@@ -487,7 +706,7 @@ def maps_section(
         if np.any(number > 0):
             blocks.append(
                 Plot(
-                    figures.brain_slices(number, space, "significant variants"),
+                    map_figures.overview(number, space, "significant variants"),
                     "Number of significant variants by voxel; voxels without any are transparent "
                     f"({count(np.sum(number > 0))} of {count(len(number))} have one or more)."
                     + _background(space),
@@ -509,11 +728,11 @@ def maps_section(
             place = ", ".join(decimal(value, 4) for value in at)
             plots.append(
                 Plot(
-                    figures.brain_planes(z, space, "z", at),
+                    map_figures.around(z, space, "z", int(row["lead_voxel"])),
                     f"Locus {row['locus']}, {row['lead_variant_id']} ({row['chromosome']}:"
                     f"{count(row['base_pair_location'])}, effect allele {row['effect_allele']}): "
-                    f"z of every voxel; planes through its largest |z| ({decimal(row['z'])}) at "
-                    f"({place}) mm.",
+                    f"z of every voxel; its largest |z| ({decimal(row['z'])}), at ({place}), is "
+                    "marked or in the planes.",
                 )
             )
         blocks.append(Row(plots, wide=True))
@@ -621,7 +840,7 @@ def _reasons(frame: pd.DataFrame) -> str:
 
 
 def heritability_section(
-    space: Space,
+    space: Canvas | Space,
     heritability: pd.DataFrame,
     regions: pd.DataFrame | None,
     numbers: Mapping[str, Any],
@@ -654,7 +873,7 @@ def heritability_section(
     if np.any(shown > 0):
         blocks.append(
             Plot(
-                figures.brain_slices(shown, space, "h²"),
+                map_figures.overview(shown, space, "h²"),
                 "Heritability by voxel; values out of range are transparent." + _background(space),
             )
         )
@@ -794,7 +1013,7 @@ def cross_trait_section(
         if np.any(np.isfinite(shown) & (shown != 0)):
             plots.append(
                 Plot(
-                    figures.brain_slices(shown, space, "genetic correlation", diverging=True),
+                    map_figures.overview(shown, space, "genetic correlation", diverging=True),
                     f"Genetic correlation of each voxel with {trait}. {_reasons(frame)}"
                     + _background(space),
                 )

@@ -122,11 +122,13 @@ class Tail:
     threshold, neg_log_10_p, relative_error : (t,) arrays
         Ascending thresholds, image-wide −log10 p and its Monte-Carlo standard error over p.
     significance : str
-        ``image_wide`` or ``published`` (p times the effective number of voxels, at most 1).
+        Rule of the critical value: ``image_wide`` or ``published``. The table is image-wide.
     significance_level : float
         Study-wide level.
     critical_z : float
-        |z|, normal scale, beyond which a voxel is significant.
+        |z|, normal scale, beyond which a voxel is significant: one of the next two.
+    critical_z_image_wide, critical_z_published : float
+        Where the image-wide p is the level; where the p of one voxel is level / N_eff.
     n_eff : float
         Effective number of independent voxels.
     """
@@ -137,6 +139,8 @@ class Tail:
     significance: str
     significance_level: float
     critical_z: float
+    critical_z_image_wide: float
+    critical_z_published: float
     n_eff: float
 
     @classmethod
@@ -146,7 +150,14 @@ class Tail:
             *(stored[name][...] for name in ("threshold", "neg_log_10_p", "relative_error")),
             **{
                 name: stored.attributes[name]
-                for name in ("significance", "significance_level", "critical_z", "n_eff")
+                for name in (
+                    "significance",
+                    "significance_level",
+                    "critical_z",
+                    "critical_z_image_wide",
+                    "critical_z_published",
+                    "n_eff",
+                )
             },
         )
 
@@ -163,21 +174,13 @@ def image_wide_neg_log_10_p(abs_z_normal: np.ndarray, tail: Tail) -> np.ndarray:
     last threshold it is constant.
     """
     t = np.abs(np.asarray(abs_z_normal, dtype=np.float64))
-    if tail.significance == "published":
-        log_factor = np.log10(tail.n_eff)
-    else:
-        log_factor = _log_10_factor(tail.threshold, tail.neg_log_10_p)(t)
+    log_factor = _log_10_factor(tail.threshold, tail.neg_log_10_p)(t)
     return np.maximum(neg_log_10_p_normal(t) - log_factor, 0.0)
 
 
-def published_tail(n_eff: float, significance_level: float) -> Tail:
-    """Return the tail of the published rule: p times N_eff, critical at level / N_eff."""
-    critical = float(normal_from_neg_log_10_p(np.log10(n_eff) - np.log10(significance_level)))
-    threshold = np.union1d(_GRID, [critical])
-    p = np.maximum(neg_log_10_p_normal(threshold) - np.log10(n_eff), 0.0)
-    return Tail(
-        threshold, p, np.zeros(len(p)), "published", significance_level, critical, float(n_eff)
-    )
+def published_critical_z(n_eff: float, significance_level: float) -> float:
+    """Return |z| (normal scale) of the published rule: p of one voxel below level / N_eff."""
+    return float(normal_from_neg_log_10_p(np.log10(n_eff) - np.log10(significance_level)))
 
 
 def image_wide_tail(
@@ -185,6 +188,7 @@ def image_wide_tail(
     Sigma: np.ndarray,
     *,
     n_eff: float,
+    significance: str = "image_wide",
     significance_level: float = 5e-8,
     draws: int = 20_000,
     seed: int = 0,
@@ -205,8 +209,10 @@ def image_wide_tail(
         Residual covariance of the components.
     n_eff : float
         Effective number of independent voxels, kept with the table.
+    significance : {"image_wide", "published"}
+        Rule of the critical value.
     significance_level : float
-        Study-wide level; the critical value is where the image-wide p equals it.
+        Study-wide level; the image-wide critical value is where the image-wide p equals it.
     draws : int
         Draws of (v, w).
     seed : int
@@ -264,10 +270,17 @@ def image_wide_tail(
     error = np.sqrt(variance) / mean
     factor = _log_10_factor(grid, p)
     goal = -np.log10(significance_level)
-    critical = optimize.brentq(
+    image_wide = optimize.brentq(
         lambda t: float(neg_log_10_p_normal(t) - factor(t)) - goal, 0.0, 1e3, xtol=1e-12
     )
-    return Tail(grid, p, error, "image_wide", significance_level, float(critical), float(n_eff))
+    critical = {
+        "image_wide": float(image_wide),
+        "published": published_critical_z(n_eff, significance_level),
+    }
+    return Tail(
+        grid, p, error, significance, significance_level, critical[significance],
+        critical["image_wide"], critical["published"], float(n_eff),
+    )  # fmt: skip
 
 
 def tail_memory(N: int, r: int, threads: int) -> float:

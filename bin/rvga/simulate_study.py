@@ -532,8 +532,8 @@ def _write_trait(
     )
     write_sheet(
         folder / "traits.csv",
-        ["trait", "path", "n"],
-        [[_TRAIT, f"traits/{_TRAIT}.tsv", str(len(trait))]],
+        ["trait", "path", "n", "overlap"],
+        [[_TRAIT, f"traits/{_TRAIT}.tsv", str(len(trait)), "none"]],
     )
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from rvga.surface import Surface
+
 REACH = 4.0
 MULTIPLES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 PUBLISHED_FACTORS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
@@ -28,6 +30,8 @@ _PINV_TOLERANCE = 1e-8
 _SAFE_RATIO = 1e-4
 _BATCH_ENTRIES = 1 << 18
 _SMALLEST_MULTIPLE = 0.1
+# Parts lie this many extents of the image apart.
+_APART = 1e6
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,105 @@ class Choice:
     warnings: list[str] = field(default_factory=list)
 
 
-def median_nearest_distance(coordinates: np.ndarray) -> float:
-    """Return the median distance of each point (N, d) to the nearest other one."""
-    distance, _ = cKDTree(coordinates).query(coordinates, k=2)
-    return float(np.median(distance[:, 1]))
+class Cloud:
+    """Points in straight space, perhaps in parts that know nothing of one another.
+
+    Parameters
+    ----------
+    coordinates : (N, d)
+        Places of the voxels, d = 1, 2 or 3.
+    part : (N,), optional
+        Part of each voxel; voxels of different parts are never neighbours.
+    """
+
+    def __init__(self, coordinates: np.ndarray, part: np.ndarray | None = None):
+        self.coordinates = np.ascontiguousarray(coordinates, dtype=np.float64)
+        self.d = self.coordinates.shape[1]
+        self.N = len(self.coordinates)
+        self.extent = float(np.ptp(self.coordinates, axis=0).max())
+        points = self.coordinates
+        if part is not None and len(np.unique(part)) > 1:
+            # One more dimension, in which the parts are beyond every window.
+            points = np.column_stack([points, _APART * max(self.extent, 1.0) * part])
+        self._points = points
+        self._tree = cKDTree(points)
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """Distance of each voxel to the nearest other one."""
+        return self._tree.query(self._points, k=2)[0][:, 1]
+
+    def mean_window(self, reach: float) -> float:
+        """Return the mean number of voxels within a reach per dimension, itself included."""
+        return float(self._tree.count_neighbors(self._tree, reach, p=np.inf)) / self.N
+
+    def window_sizes(self, reach: float) -> np.ndarray:
+        """Return the number of voxels (N,) within a reach per dimension, itself included."""
+        return self._tree.query_ball_point(self._points, reach, p=np.inf, return_length=True)
+
+    def neighbours(
+        self, first: int, stop: int, reach: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the voxels within a reach per dimension of some voxels, as a surface does.
+
+        Numbers by voxel (stop - first,), the neighbours in order (k,), and their coordinates
+        less the voxel's (k, d).
+        """
+        near = cKDTree(self._points[first:stop]).sparse_distance_matrix(
+            self._tree, reach, p=np.inf, output_type="ndarray"
+        )
+        near = near[np.lexsort((near["j"], near["i"]))]
+        row, column = near["i"], near["j"]
+        counts = np.bincount(row, minlength=stop - first)
+        return counts, column, self.coordinates[column] - self.coordinates[first + row]
 
 
-def mean_window(coordinates: np.ndarray, bandwidth: float) -> float:
+class Joined:
+    """Voxels of several spaces, each smoothed by itself.
+
+    Parameters
+    ----------
+    members : sequence of (columns, space)
+        The voxels of each space, ascending; together all voxels, once each.
+    """
+
+    def __init__(self, members: Sequence[tuple[np.ndarray, Cloud | Surface]]):
+        self.members = [(np.asarray(columns), space) for columns, space in members]
+        self.N = sum(len(columns) for columns, _ in self.members)
+        self.d = max(space.d for _, space in self.members)
+        self.extent = max(space.extent for _, space in self.members)
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """Distance of each voxel to the nearest other one of its space."""
+        nearest = np.empty(self.N)
+        for columns, space in self.members:
+            nearest[columns] = space.nearest
+        return nearest
+
+    def mean_window(self, reach: float) -> float:
+        """Return the mean number of voxels within a reach per dimension, itself included."""
+        return sum(space.N * space.mean_window(reach) for _, space in self.members) / self.N
+
+
+Space = Cloud | Surface | Joined
+
+
+def as_space(voxels: np.ndarray | Space) -> Space:
+    """Return coordinates (N, d) as the points of a straight space; a space as it is."""
+    return Cloud(voxels) if isinstance(voxels, np.ndarray) else voxels
+
+
+def median_nearest_distance(voxels: np.ndarray | Space) -> float:
+    """Return the median distance of each voxel to the nearest other one."""
+    nearest = as_space(voxels).nearest
+    # A voxel without any other within its part has no such distance.
+    return float(np.median(nearest[np.isfinite(nearest)]))
+
+
+def mean_window(voxels: np.ndarray | Space, bandwidth: float) -> float:
     """Return the mean number of voxels within 4h per dimension, the voxel itself included."""
-    tree = cKDTree(coordinates)
-    return float(tree.count_neighbors(tree, REACH * bandwidth * _SLACK, p=np.inf)) / tree.n
+    return as_space(voxels).mean_window(REACH * bandwidth * _SLACK)
 
 
 def weight_bytes(N: int, workers: int) -> int:
@@ -73,18 +166,19 @@ def weight_bytes(N: int, workers: int) -> int:
 
 
 def smoothing_weights(
-    coordinates: np.ndarray, bandwidth: float, *, workers: int = 1
+    voxels: np.ndarray | Space, bandwidth: float, *, workers: int = 1
 ) -> sparse.csr_array:
     """Return the local-linear Gaussian kernel weights W (N, N).
 
     Row v is ``e1' (T'KT)^-1 T'K`` with ``T = [1, c - c_v]`` over the voxels within 4h of v in
     every dimension, by the pseudo-inverse of ``K^1/2 T`` (relative tolerance 1e-8), so that
-    flat sheets and lone voxels are handled. Weights smaller than 1/N in size are dropped.
+    flat sheets and lone voxels are handled. On a surface, c - c_v are coordinates in the
+    tangent plane of v. Weights smaller than 1/N in size are dropped.
 
     Parameters
     ----------
-    coordinates : (N, d)
-        Voxel coordinates, d = 1, 2 or 3.
+    voxels : (N, d) array, or space
+        Voxel coordinates, d = 1, 2 or 3; or a :class:`Cloud`, Surface or :class:`Joined`.
     bandwidth : float
         h, in the coordinates' units.
     workers : int
@@ -95,50 +189,58 @@ def smoothing_weights(
     scipy.sparse.csr_array
         (N, N), float64, column indices sorted.
     """
-    # Offsets in units of h leave the weights as they are and the columns of T comparable.
-    scaled = np.ascontiguousarray(coordinates, dtype=np.float64) / bandwidth
-    N = len(scaled)
-    tree = cKDTree(scaled)
-    counts = tree.query_ball_point(scaled, REACH * _SLACK, p=np.inf, return_length=True)
-    bounds = _bounds_by_entries(counts)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(
-            pool.map(lambda bound: _weights_of_rows(scaled, tree, *bound), pairwise(bounds))
-        )
-    sizes = np.concatenate([[0], *(size for size, _, _ in parts)])
-    indices = np.concatenate([columns for _, columns, _ in parts])
-    values = np.concatenate([values for _, _, values in parts])
-    return sparse.csr_array((values, indices, np.cumsum(sizes)), shape=(N, N))
+    space = as_space(voxels)
+    members = space.members if isinstance(space, Joined) else [(None, space)]
+    rows, columns, values = [], [], []
+    for place, member in members:
+        bounds = _bounds_by_entries(member.window_sizes(REACH * bandwidth * _SLACK))
+        with ThreadPoolExecutor(workers) as pool:
+            parts = list(
+                pool.map(
+                    lambda bound, member=member: _weights_of_rows(
+                        member, bandwidth, 1.0 / space.N, *bound
+                    ),
+                    pairwise(bounds),
+                )
+            )
+        sizes = np.concatenate([size for size, _, _ in parts])
+        column = np.concatenate([column for _, column, _ in parts])
+        row = np.arange(member.N)
+        if place is not None:
+            row, column = place, place[column]
+        rows.append(np.repeat(row, sizes))
+        columns.append(column)
+        values.extend(value for _, _, value in parts)
+    row, column, value = (np.concatenate(part) for part in (rows, columns, values))
+    W = sparse.csr_array((value, (row, column)), shape=(space.N, space.N))
+    W.sort_indices()
+    return W
 
 
 def _weights_of_rows(
-    scaled: np.ndarray, tree: cKDTree, first: int, stop: int
+    space: Cloud | Surface, bandwidth: float, least: float, first: int, stop: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return numbers by row, columns and values of the weights of some rows."""
-    N, d = scaled.shape
-    own = scaled[first:stop]
-    near = cKDTree(own).sparse_distance_matrix(
-        tree, REACH * _SLACK, p=np.inf, output_type="ndarray"
-    )
-    near = near[np.lexsort((near["j"], near["i"]))]
-    row, column = near["i"], near["j"]
-    counts = np.bincount(row, minlength=len(own))
+    counts, column, apart = space.neighbours(first, stop, REACH * bandwidth * _SLACK)
+    n_rows, d = stop - first, space.d
+    row = np.repeat(np.arange(n_rows), counts)
     slot = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
 
     # Rows are padded to one width; padding has kernel 0 and changes nothing.
     width = max(int(counts.max()), d + 1)
-    offset = np.zeros((len(own), width, d))
-    offset[row, slot] = scaled[column] - own[row]
+    offset = np.zeros((n_rows, width, d))
+    # Offsets in units of h leave the weights as they are and the columns of T comparable.
+    offset[row, slot] = apart / bandwidth
     root = np.exp(-0.25 * np.einsum("vkd,vkd->vk", offset, offset))
     root[np.arange(width) >= counts[:, None]] = 0.0
-    design = np.empty((len(own), width, d + 1))
+    design = np.empty((n_rows, width, d + 1))
     design[:, :, 0] = root
     np.multiply(offset, root[:, :, None], out=design[:, :, 1:])
 
     weights = (root * _fitted_at_centre(design))[row, slot]
 
-    large = np.abs(weights) >= 1.0 / N
-    return np.bincount(row[large], minlength=len(own)), column[large], weights[large]
+    large = np.abs(weights) >= least
+    return np.bincount(row[large], minlength=n_rows), column[large], weights[large]
 
 
 def _fitted_at_centre(design: np.ndarray) -> np.ndarray:
@@ -200,7 +302,7 @@ def gcv_score(
 
 
 def choose_bandwidth(
-    coordinates: np.ndarray,
+    voxels: np.ndarray | Space,
     images: Callable[[], Iterable[np.ndarray]],
     *,
     published: bool = False,
@@ -217,8 +319,8 @@ def choose_bandwidth(
 
     Parameters
     ----------
-    coordinates : (N, d)
-        Voxel coordinates.
+    voxels : (N, d) array, or space
+        Voxel coordinates; or a :class:`Cloud`, Surface or :class:`Joined`.
     images : callable
         Returns an iterator over blocks of raw images (n_b, N); called once a candidate.
     published : bool
@@ -229,12 +331,12 @@ def choose_bandwidth(
     progress : callable, optional
         Told of each candidate.
     """
-    N, d = coordinates.shape
+    space = as_space(voxels)
     looked_at: dict[float, Candidate] = {}
 
     def look(bandwidth: float) -> Candidate:
         if bandwidth not in looked_at:
-            found = _assess(coordinates, images, bandwidth, published, workers)
+            found = _assess(space, images, bandwidth, published, workers)
             looked_at[bandwidth] = found
             if progress is not None:
                 progress(found)
@@ -242,10 +344,10 @@ def choose_bandwidth(
 
     if published:
         for factor in PUBLISHED_FACTORS:
-            look(factor * N ** (-1.0 / (4 + d)))
+            look(factor * space.N ** (-1.0 / (4 + space.d)))
     else:
-        unit = median_nearest_distance(coordinates)
-        extent = float(np.ptp(coordinates, axis=0).max())
+        unit = median_nearest_distance(space)
+        extent = space.extent
         multiples = list(MULTIPLES)
         for multiple in multiples:
             look(multiple * unit)
@@ -284,18 +386,18 @@ def choose_bandwidth(
 
 
 def _assess(
-    coordinates: np.ndarray,
+    space: Space,
     images: Callable[[], Iterable[np.ndarray]],
     bandwidth: float,
     published: bool,
     workers: int,
 ) -> Candidate:
     nan = float("nan")
-    N = len(coordinates)
-    if not published and mean_window(coordinates, bandwidth) > _LARGEST_WINDOW:
+    N = space.N
+    if not published and mean_window(space, bandwidth) > _LARGEST_WINDOW:
         reason = f"more than {_LARGEST_WINDOW:g} voxels within 4h on average"
         return Candidate(bandwidth, nan, nan, nan, reason)
-    W = smoothing_weights(coordinates, bandwidth, workers=workers)
+    W = smoothing_weights(space, bandwidth, workers=workers)
     neighbours = W.nnz / N
     trace_share = float(W.trace()) / N
     most = N / 10 if published else MOST_NEIGHBOURS

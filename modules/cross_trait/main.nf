@@ -3,15 +3,18 @@ process CROSS_TRAIT {
     label 'medium'
 
     input:
-    tuple val(trait), val(columns), val(n), val(n_cases), val(n_controls), path(sumstats, stageAs: 'sumstats/*')
+    tuple val(trait), val(columns), val(n), val(n_cases), val(n_controls), val(overlap), path(sumstats, stageAs: 'sumstats/*'), path(chain, stageAs: 'chain/*')
     path dataset, stageAs: 'dataset/*'
     path reference, stageAs: 'reference/*'
     path covariance
+    val se_method
     val code
 
     output:
     path "${trait}.tsv", emit: table
-    path "${trait}.nii.gz", emit: map
+    path "${trait}{,.*}.{nii.gz,mgz,mgh,curv,gii,dscalar.nii,map.tsv}", emit: map
+    path "${trait}.regions.tsv", emit: regions
+    path "${trait}.intercepts.tsv", emit: intercepts
     path "cross_trait.${trait}.json", emit: summary
 
     script:
@@ -19,6 +22,7 @@ process CROSS_TRAIT {
     def n_option = n ? "--n ${n}" : ''
     def n_cases_option = n_cases ? "--n-cases ${n_cases}" : ''
     def n_controls_option = n_controls ? "--n-controls ${n_controls}" : ''
+    def chain_option = chain ? "--chain ${chain}" : ''
     """
     rvga_cross_trait.py \\
         --dataset ${dataset} \\
@@ -26,9 +30,13 @@ process CROSS_TRAIT {
         --genetic-covariance ${covariance} \\
         --trait ${trait} \\
         --sumstats ${sumstats} \\
-        ${columns_option} ${n_option} ${n_cases_option} ${n_controls_option} \\
+        ${columns_option} ${n_option} ${n_cases_option} ${n_controls_option} ${chain_option} \\
+        --overlap ${overlap} \\
+        --se-method ${se_method} \\
         --out ${trait}.tsv \\
         --out-map ${trait}.nii.gz \\
+        --out-regions ${trait}.regions.tsv \\
+        --out-intercepts ${trait}.intercepts.tsv \\
         --code ${code} \\
         --threads ${task.cpus} \\
         --summary cross_trait.${trait}.json
@@ -36,6 +44,6 @@ process CROSS_TRAIT {
 
     stub:
     """
-    touch ${trait}.tsv ${trait}.nii.gz cross_trait.${trait}.json
+    touch ${trait}.tsv ${trait}.nii.gz cross_trait.${trait}.json ${trait}.regions.tsv ${trait}.intercepts.tsv
     """
 }

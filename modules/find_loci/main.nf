@@ -5,6 +5,7 @@ process FIND_LOCI {
     input:
     path hits, stageAs: 'hits/*'
     path voxels, stageAs: 'voxels/*'
+    path pairs, stageAs: 'pairs/*'
     path dataset, stageAs: 'dataset/*'
     path tail
     path genotypes, stageAs: 'genotypes/*/*'
@@ -20,12 +21,14 @@ process FIND_LOCI {
     output:
     path 'variants.tsv.gz', emit: variants
     path 'voxels.tsv', emit: voxels
+    path 'pairs.tsv.gz', emit: pairs, optional: true
     path 'loci.tsv', emit: loci
     path 'lead_variants.tsv', emit: lead_variants
     path 'maps', emit: maps
     path 'find_loci.json', emit: summary
 
     script:
+    def pairs_option = pairs ? '--pairs pairs/* --out-pairs pairs.tsv.gz' : ''
     def genotype_options = genotypes ? "--genotypes ${genotypes} --variants ${variants} --samples ${samples}" : ''
     def subjects_option = subjects ? "--subjects ${subjects}" : ''
     def known_loci_option = known_loci ? "--known-loci ${known_loci}" : ''
@@ -35,7 +38,7 @@ process FIND_LOCI {
         --voxels voxels/* \\
         --dataset ${dataset} \\
         --tail ${tail} \\
-        ${genotype_options} ${subjects_option} ${known_loci_option} \\
+        ${pairs_option} ${genotype_options} ${subjects_option} ${known_loci_option} \\
         --subject-id ${subject_id} \\
         --clump-r2 ${clump_r2} \\
         --clump-kb ${clump_kb} \\
@@ -50,8 +53,9 @@ process FIND_LOCI {
     """
 
     stub:
+    def pairs_made = pairs ? 'pairs.tsv.gz' : ''
     """
     mkdir maps
-    touch variants.tsv.gz voxels.tsv loci.tsv lead_variants.tsv find_loci.json
+    touch variants.tsv.gz voxels.tsv loci.tsv lead_variants.tsv find_loci.json ${pairs_made}
     """
 }

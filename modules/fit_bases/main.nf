@@ -7,7 +7,9 @@ process FIT_BASES {
     path subjects
     val bandwidth
     val bandwidth_subjects
+    val surface_distance
     val components
+    val components_correlation
     val components_variance
     val seed
     val code
@@ -23,7 +25,9 @@ process FIT_BASES {
         --subjects ${subjects} \\
         --bandwidth ${bandwidth} \\
         --bandwidth-subjects ${bandwidth_subjects} \\
+        --surface-distance ${surface_distance} \\
         --components ${components} \\
+        --components-correlation ${components_correlation} \\
         --components-variance ${components_variance} \\
         --seed ${seed} \\
         --out bases.h5 \\

@@ -5,8 +5,16 @@ process FIT_NULL {
     path ldrs
     path subjects
     path covariates, stageAs: 'covariates/*'
+    path loco_predictions, stageAs: 'loco/?/*'
+    path kinship, stageAs: 'kinship/*'
+    path residual_cross_product, stageAs: 'cross_product/*'
+    path bases, stageAs: 'bases/*'
     val covariate_columns
     val categorical_columns
+    val loco_components
+    val chromosomes
+    val n_subjects
+    val n_covariates
     val code
 
     output:
@@ -14,13 +22,19 @@ process FIT_NULL {
     path 'fit_null.json', emit: summary
 
     script:
+    def people_options = residual_cross_product
+        ? "--residual-cross-product ${residual_cross_product} --bases ${bases} --n-subjects ${n_subjects} --n-covariates ${n_covariates}"
+        : "--ldrs ${ldrs} --subjects ${subjects} --covariates ${covariates}"
+    def loco_options = loco_predictions
+        ? "--loco-predictions ${loco_predictions} --loco-components '${loco_components}' --chromosomes '${chromosomes}'"
+        : ''
+    def kinship_option = kinship ? "--kinship ${kinship}" : ''
     """
     rvga_fit_null.py \\
-        --ldrs ${ldrs} \\
-        --subjects ${subjects} \\
-        --covariates ${covariates} \\
+        ${people_options} \\
         --covariate-columns '${covariate_columns}' \\
         --categorical-columns '${categorical_columns}' \\
+        ${loco_options} ${kinship_option} \\
         --out null.h5 \\
         --code ${code} \\
         --threads ${task.cpus} \\

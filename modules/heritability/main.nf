@@ -7,6 +7,7 @@ process HERITABILITY {
     path reference, stageAs: 'reference/*'
     path regions, stageAs: 'regions/*'
     val heritability_method
+    val intercept
     val se_method
     val correlation_voxels
     val genetic_correlation_matrix
@@ -14,8 +15,9 @@ process HERITABILITY {
 
     output:
     path 'heritability.tsv', emit: heritability
-    path 'heritability.nii.gz', emit: map
+    path 'heritability{,.*}.{nii.gz,mgz,mgh,curv,gii,dscalar.nii,map.tsv}', emit: map
     path 'regions.tsv', emit: regions
+    path 'intercepts.tsv', emit: intercepts
     path 'genetic_correlation.tsv', emit: correlation
     path 'genetic_covariance.h5', emit: covariance
     path 'correlation_matrix.h5', emit: matrix, optional: true
@@ -31,11 +33,13 @@ process HERITABILITY {
         --dataset ${dataset} \\
         --ld-reference ${reference} \\
         --heritability-method ${heritability_method} \\
+        --intercept ${intercept} \\
         --se-method ${se_method} \\
         ${regions_option} ${voxels_option} ${matrix_option} \\
         --out heritability.tsv \\
         --out-map heritability.nii.gz \\
         --out-regions regions.tsv \\
+        --out-intercepts intercepts.tsv \\
         --out-correlation genetic_correlation.tsv \\
         --out-covariance genetic_covariance.h5 \\
         --code ${code} \\
@@ -45,7 +49,7 @@ process HERITABILITY {
 
     stub:
     """
-    touch heritability.{tsv,nii.gz,json} regions.tsv genetic_correlation.tsv genetic_covariance.h5
+    touch heritability.{tsv,nii.gz,json} regions.tsv intercepts.tsv genetic_correlation.tsv genetic_covariance.h5
     ${correlation_voxels ? 'mkdir voxel_maps' : ''}
     ${genetic_correlation_matrix ? 'touch correlation_matrix.h5' : ''}
     """

@@ -5,11 +5,15 @@ process MAKE_LDRS {
     path images, stageAs: 'images/*'
     path subjects
     path bases, stageAs: 'bases/*'
+    path samples, stageAs: 'samples/*'
+    val subject_id
     val code
 
     output:
     path 'ldrs.h5', emit: ldrs
     path 'ldrs.tsv', emit: table
+    path 'ldrs.pheno', emit: phenotypes
+    path 'ldr_outliers.tsv', emit: outliers
     path 'make_ldrs.json', emit: summary
 
     script:
@@ -18,8 +22,12 @@ process MAKE_LDRS {
         --images images/* \\
         --subjects ${subjects} \\
         --bases ${bases} \\
+        ${samples ? "--samples ${samples}" : ''} \\
+        --subject-id ${subject_id} \\
         --out ldrs.h5 \\
         --table ldrs.tsv \\
+        --phenotypes ldrs.pheno \\
+        --outliers ldr_outliers.tsv \\
         --code ${code} \\
         --threads ${task.cpus} \\
         --summary make_ldrs.json
@@ -27,6 +35,6 @@ process MAKE_LDRS {
 
     stub:
     """
-    touch ldrs.h5 ldrs.tsv make_ldrs.json
+    touch ldrs.h5 ldrs.tsv ldrs.pheno ldr_outliers.tsv make_ldrs.json
     """
 }

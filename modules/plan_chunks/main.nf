@@ -1,15 +1,15 @@
 process PLAN_CHUNKS {
-    tag "file ${file}, chromosome ${chromosome}"
+    tag "file ${files[0]} and ${files.size() - 1} more"
     label 'small'
 
     input:
-    tuple val(file), val(chromosome), path(genotypes, stageAs: 'genotypes/*'), path(variants, stageAs: 'variants/*'), path(samples, stageAs: 'samples/*')
+    tuple val(files), val(chromosomes), path(genotypes, stageAs: 'genotypes/*/*'), path(variants, stageAs: 'variants/*/*'), path(samples, stageAs: 'samples/*/*')
     val chunk_variants
     val code
 
     output:
-    tuple val(file), path('chunks.tsv'), emit: chunks
-    path "plan_chunks.${file}.json", emit: summary
+    path 'chunks.tsv', emit: chunks
+    path "plan_chunks.${files[0]}.json", emit: summary
 
     script:
     """
@@ -17,18 +17,21 @@ process PLAN_CHUNKS {
         --genotypes ${genotypes} \\
         --variants ${variants} \\
         --samples ${samples} \\
-        --chromosome ${chromosome} \\
+        --chromosome ${chromosomes.join(' ')} \\
+        --file ${files.join(' ')} \\
         --chunk-variants ${chunk_variants} \\
         --out chunks.tsv \\
         --code ${code} \\
         --threads ${task.cpus} \\
-        --summary plan_chunks.${file}.json
+        --summary plan_chunks.${files[0]}.json
     """
 
     stub:
     """
-    printf 'chunk\\tchromosome\\tfirst_variant\\tn_variants\\n' > chunks.tsv
-    printf '1\\t${chromosome}\\t0\\t1000\\n2\\t${chromosome}\\t1000\\t1000\\n' >> chunks.tsv
-    touch plan_chunks.${file}.json
+    printf 'file\\tchunk\\tchromosome\\tfirst_variant\\tn_variants\\n' > chunks.tsv
+    for file in ${files.join(' ')}; do
+        printf "\${file}\\t1\\t1\\t0\\t1000\\n\${file}\\t2\\t1\\t1000\\t1000\\n" >> chunks.tsv
+    done
+    touch plan_chunks.${files[0]}.json
     """
 }

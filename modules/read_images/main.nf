@@ -3,8 +3,14 @@ process READ_IMAGES {
     label 'small'
 
     input:
-    tuple val(batch), path(subjects, stageAs: 'ids.txt'), path(images, stageAs: 'images/?????/*')
-    path mask, stageAs: 'mask/*'
+    tuple val(batch), val(share), path(subjects, stageAs: 'ids/???/*'), path(images, stageAs: 'images/?????/*')
+    path masks, stageAs: 'mask/???/*'
+    path surfaces, stageAs: 'surface/???/*'
+    path coordinates, stageAs: 'coordinates/???/*'
+    val parts
+    val coordinate_rule
+    val cifti_maps
+    val zero_is_missing
     val code
 
     output:
@@ -12,13 +18,22 @@ process READ_IMAGES {
     path "read_images.${batch}.json", emit: summary
 
     // The engine's logs keep the command: it names neither a subject nor an image, and takes the
-    // images by their numbered folders, which are in the order of the ids.
+    // files by their numbered folders, which are in the order of the ids.
     script:
+    def subjects_option = subjects ? '--subjects ids/*/*' : ''
+    def share_option = share ? "--share ${share}" : ''
+    def mask_option = masks ? '--mask mask/*/*' : ''
+    def surface_option = surfaces ? '--surface surface/*/*' : ''
+    def coordinates_option = coordinates ? '--coordinates coordinates/*/*' : ''
+    def part_option = parts.collect { part -> "--part '${part}'" }.join(' ')
     """
     rvga_read_images.py \\
         --images images/*/* \\
-        --subjects ${subjects} \\
-        --mask ${mask} \\
+        ${subjects_option} ${share_option} \\
+        ${part_option} ${mask_option} ${surface_option} ${coordinates_option} \\
+        --coordinate-rule ${coordinate_rule} \\
+        --cifti-maps '${cifti_maps}' \\
+        --zero-is-missing ${zero_is_missing} \\
         --out images.${batch}.h5 \\
         --code ${code} \\
         --threads ${task.cpus} \\

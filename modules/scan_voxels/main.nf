@@ -5,6 +5,7 @@ process SCAN_VOXELS {
     input:
     val part
     val parts
+    val all_hits
     path dataset, stageAs: 'dataset/*'
     path tail
     val code
@@ -12,9 +13,11 @@ process SCAN_VOXELS {
     output:
     path "hits.${part}.tsv.gz", emit: hits
     path "voxels.${part}.tsv", emit: voxels
+    path "pairs.${part}.tsv.gz", emit: pairs, optional: true
     path "scan_voxels.${part}.json", emit: summary
 
     script:
+    def pairs_option = all_hits ? "--out-pairs pairs.${part}.tsv.gz" : ''
     """
     rvga_scan_voxels.py \\
         --dataset ${dataset} \\
@@ -23,13 +26,15 @@ process SCAN_VOXELS {
         --parts ${parts} \\
         --out hits.${part}.tsv.gz \\
         --out-voxels voxels.${part}.tsv \\
+        ${pairs_option} \\
         --code ${code} \\
         --threads ${task.cpus} \\
         --summary scan_voxels.${part}.json
     """
 
     stub:
+    def pairs_made = all_hits ? "pairs.${part}.tsv.gz" : ''
     """
-    touch hits.${part}.tsv.gz voxels.${part}.tsv scan_voxels.${part}.json
+    touch hits.${part}.tsv.gz voxels.${part}.tsv scan_voxels.${part}.json ${pairs_made}
     """
 }

@@ -10,10 +10,12 @@ process SELECT_SUBJECTS {
     val covariate_columns
     val categorical_columns
     val subject_id
+    val min_coverage
     val code
 
     output:
     path 'subjects.h5', emit: subjects
+    path 'coverage{,.*}.{nii.gz,mgz,mgh,curv,gii,dscalar.nii,map.tsv}', emit: coverage
     path 'select_subjects.json', emit: summary
 
     script:
@@ -28,7 +30,9 @@ process SELECT_SUBJECTS {
         --categorical-columns '${categorical_columns}' \\
         --subject-id ${subject_id} \\
         ${samples_option} ${keep_option} ${remove_option} \\
+        --min-coverage ${min_coverage} \\
         --out subjects.h5 \\
+        --out-coverage coverage \\
         --code ${code} \\
         --threads ${task.cpus} \\
         --summary select_subjects.json
@@ -36,6 +40,6 @@ process SELECT_SUBJECTS {
 
     stub:
     """
-    touch subjects.h5 select_subjects.json
+    touch subjects.h5 coverage.nii.gz select_subjects.json
     """
 }

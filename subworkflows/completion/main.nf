@@ -1,4 +1,21 @@
-// What is printed when the run has ended.
+// One run a folder, and what is printed when the run has ended.
+
+// Hold the results' folder for this run; false where another run holds it. The lock goes with
+// the program, however that ends; in an object store there is none.
+def holdFolder(outdir) {
+    def place = file(outdir, glob: false)
+    if (place.fileSystem != java.nio.file.FileSystems.getDefault()) {
+        return true
+    }
+    def marker = place.resolve('pipeline_info/.run.lock')
+    marker.parent.mkdirs()
+    def lock = new java.io.RandomAccessFile(marker.toFile(), 'rw').getChannel().tryLock()
+    if (lock) {
+        // Kept until the program ends: a lock that nobody refers to is given back early.
+        Runtime.getRuntime().addShutdownHook(new Thread({ -> lock.release() }))
+    }
+    return lock as boolean
+}
 
 // What the user reads at the end: warnings, the comparison with the truth, where the report is.
 def completionMessage(options, summaries, truth, duration) {

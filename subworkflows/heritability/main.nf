@@ -1,8 +1,9 @@
 // Methods 5 and 6: heritability, genetic correlation, and genetic correlation with other traits.
 
-include { HERITABILITY } from '../../modules/heritability/main'
-include { CROSS_TRAIT  } from '../../modules/cross_trait/main'
-include { codeDigest   } from '../parameters/main'
+include { HERITABILITY      } from '../../modules/heritability/main'
+include { CROSS_TRAIT       } from '../../modules/cross_trait/main'
+include { CROSS_TRAIT_TABLE } from '../../modules/cross_trait_table/main'
+include { codeDigest        } from '../parameters/main'
 
 workflow ESTIMATE_HERITABILITY {
     take:
@@ -18,6 +19,7 @@ workflow ESTIMATE_HERITABILITY {
         reference,
         study.map { files -> files.regions },
         options.heritability_method,
+        options.intercept,
         options.se_method,
         options.correlation_voxels,
         options.genetic_correlation_matrix,
@@ -35,10 +37,12 @@ workflow ESTIMATE_HERITABILITY {
             dataset,
             reference,
             HERITABILITY.out.covariance,
+            options.se_method,
             codeDigest('cross_trait')
         )
+        CROSS_TRAIT_TABLE(CROSS_TRAIT.out.regions.collect(sort: { table -> table.name }), codeDigest('cross_trait_table'))
         trait_tables = CROSS_TRAIT.out.table.collect(sort: { table -> table.name })
-        summaries = summaries.mix(CROSS_TRAIT.out.summary)
+        summaries = summaries.mix(CROSS_TRAIT.out.summary, CROSS_TRAIT_TABLE.out.summary)
     }
 
     emit:

@@ -1,8 +1,10 @@
 // Method 5b: linkage disequilibrium of two panels, block by block.
 
-include { LD_BLOCKS    } from '../../modules/ld_blocks/main'
-include { LD_REFERENCE } from '../../modules/ld_reference/main'
-include { codeDigest   } from '../parameters/main'
+include { LD_BLOCKS         } from '../../modules/ld_blocks/main'
+include { LD_REFERENCE      } from '../../modules/ld_reference/main'
+include { PREPARE_GENOTYPES } from '../genotypes/main'
+include { codeDigest        } from '../parameters/main'
+include { ldPanels          } from '../parameters/main'
 
 workflow BUILD_LD_REFERENCE {
     take:
@@ -10,8 +12,9 @@ workflow BUILD_LD_REFERENCE {
     options // map of every parameter
 
     main:
+    PREPARE_GENOTYPES(study.flatMap { files -> files.ld_panels }, options.genome_build, false)
     LD_BLOCKS(
-        study.flatMap { files -> files.ld_panels },
+        PREPARE_GENOTYPES.out.sets.flatMap { rows -> ldPanels(rows) },
         study.map { files -> files.ld_blocks },
         options.ld_share,
         options.seed,
@@ -22,7 +25,7 @@ workflow BUILD_LD_REFERENCE {
         codeDigest('ld_reference')
     )
     reference = LD_REFERENCE.out.reference
-    summaries = LD_BLOCKS.out.summary.mix(LD_REFERENCE.out.summary)
+    summaries = PREPARE_GENOTYPES.out.summaries.mix(LD_BLOCKS.out.summary, LD_REFERENCE.out.summary)
 
     emit:
     reference // value: panel.ld.h5

@@ -124,16 +124,24 @@ def typedValue(value, property) {
 
 // One sentence where parameters do not go together, else the empty string.
 def conflictingInputs(options) {
-    def study = ['images', 'mask', 'covariates']
+    def study = ['images', 'covariates']
     if (options.simulate) {
-        def extra = ['images', 'mask', 'genotypes', 'covariates', 'minimal', 'ld_panel_1', 'ld_panel_2', 'traits', 'truth'].findAll { name -> options[name] }
+        def extra = ['images', 'image_subjects', 'mask', 'surface', 'coordinates', 'parts', 'genotypes', 'covariates', 'ldrs', 'component_sumstats', 'residual_cross_product', 'loco_predictions', 'minimal', 'ld_panel_1', 'ld_panel_2', 'traits', 'truth'].findAll { name -> options[name] }
         return extra ? "--simulate makes the study itself; leave out ${extra.collect { name -> "--${name}" }.join(', ')}" : ''
     }
     if (options.minimal && options.images) {
         return '--minimal starts from a finished dataset; leave out --images (or --minimal)'
     }
-    if (!options.minimal && !options.images) {
-        return 'nothing to analyse: give --images (with --mask and --covariates), --minimal, or --simulate; --help lists every parameter'
+    def starts = ['images', 'ldrs', 'residual_cross_product', 'minimal'].findAll { name -> options[name] }
+    if (starts.size() > 1) {
+        return "${starts.collect { name -> "--${name}" }.join(' and ')} are different starting points; give one of them"
+    }
+    if (!starts && !options.component_sumstats) {
+        return 'nothing to analyse: give --images (with --mask and --covariates), --ldrs (with --bases and --covariates), --component_sumstats, --minimal, or --simulate; --help lists every parameter'
+    }
+    def imported = conflictingImports(options)
+    if (imported) {
+        return imported
     }
     def absent = study.findAll { name -> !options[name] }
     if (options.images && absent) {
@@ -144,6 +152,25 @@ def conflictingInputs(options) {
     }
     if (!options.ld_panel_1 != !options.ld_panel_2) {
         return "an LD reference needs two panels: give ${options.ld_panel_1 ? '--ld_panel_2' : '--ld_panel_1'} too"
+    }
+    return ''
+}
+
+// One sentence where the entrances between images and dataset lack something, else the empty string.
+def conflictingImports(options) {
+    if (options.component_sumstats && !options.ldrs && !options.residual_cross_product) {
+        return '--component_sumstats needs --bases and either --ldrs and --covariates, or --residual_cross_product, --n_subjects and --n_covariates'
+    }
+    def absent = ['bases', 'covariates'].findAll { name -> !options[name] }
+    if (options.ldrs && absent) {
+        return "--ldrs needs ${absent.collect { name -> "--${name}" }.join(' and ')} too"
+    }
+    if (options.loco_predictions && !options.images && !options.ldrs) {
+        return '--loco_predictions are taken off LDRs: give --images or --ldrs'
+    }
+    if (options.residual_cross_product) {
+        def lacking = ['component_sumstats', 'bases'].findAll { name -> !options[name] } + (options.n_subjects < 1 ? ['n_subjects'] : []) + (options.n_covariates < 0 ? ['n_covariates'] : [])
+        return lacking ? "--residual_cross_product needs ${lacking.collect { name -> "--${name}" }.join(' and ')} too" : ''
     }
     return ''
 }
@@ -179,12 +206,15 @@ def parametersJson(options) {
 def reachedSteps(options) {
     def made = options.simulate as boolean
     def represent = made || options.images as boolean
-    def associate = made || options.images && options.genotypes
+    def associate = made || (options.images || options.ldrs) && options.genotypes || options.component_sumstats as boolean
     def dataset = associate || options.minimal as boolean
     def ld_panels = made || options.ld_panel_1 as boolean
     def heritability = dataset && (ld_panels || options.ld_reference)
     return [
         represent: represent,
+        import_ldrs: options.ldrs as boolean,
+        import_sumstats: options.component_sumstats as boolean,
+        genotypes: options.genotypes as boolean,
         associate: associate as boolean,
         reconstruct: dataset as boolean,
         ld_reference: ld_panels,
@@ -198,6 +228,9 @@ def unreachedMessages(steps) {
     def messages = []
     if (!steps.reconstruct) {
         messages += ['association and all after it: give --genotypes']
+    }
+    if (steps.import_sumstats && steps.genotypes) {
+        messages += ['association of --genotypes, which --component_sumstats takes the place of (they serve LD between lead variants)']
     }
     if (steps.reconstruct && !steps.heritability) {
         messages += ['heritability and genetic correlation: give --ld_panel_1 and --ld_panel_2, or --ld_reference']
@@ -213,15 +246,17 @@ def unreachedMessages(steps) {
 // ---------------------------------------------------------------------------------------------
 
 // The files of the study. An optional file that is not given is an empty list, as `path` inputs
-// take it; the tuples are the inputs of READ_IMAGES, PLAN_CHUNKS, LD_BLOCKS and CROSS_TRAIT.
+// take it; the tuples are the inputs of READ_IMAGES, PREPARE_GENOTYPES and CROSS_TRAIT.
 def studyFiles(options) {
-    def genotypes = options.genotypes ? genotypeSheet('genotypes', options.genotypes) : []
     return [
         images: options.images ? imageBatches(options) : [],
-        genotypes: genotypes.withIndex(1).collect { row, number -> [padded(number), row.chromosome, row.path, row.variants, row.samples] },
-        ld_panels: options.ld_panel_1 ? ldPanels(genotypeSheet('ld_panel_1', options.ld_panel_1), genotypeSheet('ld_panel_2', options.ld_panel_2)) : [],
-        traits: options.traits ? traitSheet(options.traits) : []
-    ] + ['mask', 'covariates', 'keep', 'remove', 'known_loci', 'regions', 'ld_blocks', 'ld_reference', 'bases', 'minimal', 'truth'].collectEntries { name ->
+        image_parts: options.images ? imageParts(options) : [specifications: [], mask: [], surface: [], coordinates: []],
+        genotypes: options.genotypes ? genotypeSheet('genotypes', options.genotypes) : [],
+        ld_panels: options.ld_panel_1 ? panelSheets(options) : [],
+        traits: options.traits ? traitSheet(options.traits, options.genome_build) : [],
+        component_sumstats: options.component_sumstats ? componentSumstats(options.component_sumstats) : [],
+        loco_predictions: options.loco_predictions ? locoSheet(options.loco_predictions) : []
+    ] + ['ldrs', 'residual_cross_product', 'kinship', 'covariates', 'keep', 'remove', 'keep_variants', 'remove_variants', 'known_loci', 'regions', 'ld_blocks', 'ld_reference', 'bases', 'minimal', 'truth'].collectEntries { name ->
         [name, options[name] ? file(options[name], glob: false) : []]
     }
 }
@@ -243,20 +278,234 @@ def simulatedStudy(options, folder) {
     return options + names.collectEntries { name, path -> [name, folder.resolve(path).toUriString()] }
 }
 
-// [batch, file of subject ids, image files] for every images_per_batch subjects, in the sheet's order.
+// [batch, share, lists of subject ids, files] for READ_IMAGES: images_per_batch subjects of one file each, in the sheet's
+// order and part by part, or a share of files of many subjects, one a part.
 def imageBatches(options) {
-    def images = file(options.images, glob: false).isDirectory() ? imageDirectory(options) : imageSheet(options.images)
-    refuseRepeated(images, 'subject')
-    refuseRepeated(images, 'image')
-    images.each { row ->
+    def rows = imageRows(options)
+    def parts = imageParts(options)
+    def batches = rows[0].subject ? subjectBatches(options, rows) : sharedBatches(rows)
+    def first = rows.find { row -> row.image.name ==~ /(?i).*\.(nii|nii\.gz|hdr)/ && !(row.image.name ==~ /(?i).*\.d[a-z]+\.nii/) }
+    if (first && !parts.mask && !parts.surface) {
+        inputError("--images needs --mask too: ${first.image.name} is a volume")
+    }
+    return batches.withIndex(1).collect { batch, number -> [padded(number)] + batch }
+}
+
+// Rows of place, part, image, and subject (of one image) or subjects (a list for a file of many; a table has none).
+def imageRows(options) {
+    def images = file(options.images, glob: false)
+    if (images.isDirectory()) {
+        return imageDirectory(options)
+    }
+    def kind = imagesKind(images)
+    if (kind == 'sheet') {
+        return imageSheet(options)
+    }
+    def list = options.image_subjects ? [file(options.image_subjects, glob: false)] : []
+    if (kind == 'volumes' && !list) {
+        inputError("--images ${options.images}: is an image, which is read as one of many subjects; give the list of its subjects (--image_subjects), or a samplesheet")
+    }
+    if (kind == 'table' && list) {
+        inputError("--image_subjects ${options.image_subjects}: a table names its subjects itself; leave the list out")
+    }
+    return [[where: "--images ${options.images}", part: '', subject: '', subjects: list, image: images]]
+}
+
+// What a file given as images is, by its content: table (subjects by voxels), volumes, or a samplesheet.
+def imagesKind(path) {
+    def head = firstBytes(path, 1 << 20)
+    def start = head ? new String(head, 0, Math.min(head.length, 8), 'ISO-8859-1') : ''
+    if (start.startsWith('PAR1') || start.startsWith('\u0089HDF')) {
+        return 'table'
+    }
+    def size = head && head.length > 3 ? java.nio.ByteBuffer.wrap(head).getInt() : 0
+    if (size in [348, 540, 1] || Integer.reverseBytes(size) in [348, 540]) {
+        return 'volumes'
+    }
+    def line = head ? new String(head, 'UTF-8').readLines().find { text -> text.replace('\uFEFF', '').trim() } : ''
+    def separator = ['\t', ',', ';'].find { mark -> line?.contains(mark) } ?: ','
+    def header = line ? sheetCells(line.replace('\uFEFF', ''), separator) : []
+    def plain = !(line =~ /[\uFFFD\u0000]/)
+    return plain && header.size() > 2 && !('image' in header) ? 'table' : 'sheet'
+}
+
+// The first bytes of a file, without the compression by gzip.
+def firstBytes(path, count) {
+    def packed = isCompressed(path)
+    return path.withInputStream { stream ->
+        def plain = packed ? new java.util.zip.GZIPInputStream(stream) : stream
+        plain.readNBytes(count)
+    }
+}
+
+def isCompressed(path) {
+    def mark = path.withInputStream { stream -> stream.readNBytes(2) }
+    return mark.length == 2 && mark[0] == 31 && mark[1] == -117
+}
+
+// One image a subject (columns subject, image), or files of many subjects (image, and subjects for a list of ids).
+def imageSheet(options) {
+    def rows = readSheet('images', options.images, ['image'], ['subject', 'subjects', 'part'])
+    def single = rows.any { row -> row.subject }
+    rows.each { row ->
+        if (single && !row.subject) {
+            inputError("${row.where}: subject is empty")
+        }
+        if (single && row.subjects) {
+            inputError("${row.where}: both subject and subjects are given; a file holds one subject or many")
+        }
+        if (row.part && !(row.part ==~ /[A-Za-z0-9][A-Za-z0-9._-]*/)) {
+            inputError("${row.where}: part '${row.part}' cannot name a file; use letters, digits, '.', '_' and '-'")
+        }
+    }
+    return rows.collect { row ->
+        [where: row.where, part: row.part, subject: row.subject, subjects: row.subjects ? [sheetFile(row, 'subjects')] : [], image: sheetFile(row, 'image')]
+    }
+}
+
+// The images of a folder, told by the pattern: of file names, or of paths in the folder when it has a '/'.
+def imageDirectory(options) {
+    def pattern = java.util.regex.Pattern.compile(options.image_pattern)
+    def named = ['subject', 'part'].collectEntries { group -> [group, options.image_pattern.contains("(?<${group}>")] }
+    def folder = file(options.images, glob: false)
+    def deep = options.image_pattern.replace('(?:.*/)', '').contains('/')
+    def found = deep ? filesBelow(folder) : folder.listFiles().toList()
+    def images = found
+        .findAll { image -> !image.isDirectory() }
+        .collect { image -> [image: image, found: pattern.matcher(deep ? folder.relativize(image).toString() : image.name)] }
+        .findAll { row -> row.found.matches() && row.found.groupCount() > 0 }
+        .collect { row ->
+            def groups = (1..row.found.groupCount()).collect { number -> row.found.group(number) }
+            def part = named.part ? row.found.group('part') ?: '' : ''
+            def subject = named.subject ? row.found.group('subject') : groups.find { text -> text && text != part }
+            [where: row.image.toString(), part: part, subject: subject ?: '', subjects: [], image: row.image]
+        }
+        .findAll { row -> row.subject }
+        .sort { row -> row.image.toString() }
+    if (!images) {
+        inputError("--images ${options.images}: no file name matches --image_pattern '${options.image_pattern}' with a group for the subject id")
+    }
+    return images
+}
+
+def filesBelow(folder) {
+    return folder.listFiles().toList().collectMany { entry -> entry.isDirectory() ? filesBelow(entry) : [entry] }
+}
+
+// Batches of one image a subject: every subject has every part once.
+def subjectBatches(options, rows) {
+    def parts = rows.collect { row -> row.part }.unique()
+    rows.each { row ->
         if (row.subject =~ /[\s'"\\]/) {
             inputError("${row.where}: subject '${row.subject}' has a space, quote or backslash in its id; use other characters")
         }
     }
-    return images
-        .collate(options.images_per_batch as int)
-        .withIndex(1)
-        .collect { batch, number -> [padded(number), idsFile(batch.collect { row -> row.subject }), batch.collect { row -> row.image }] }
+    parts.each { part -> refuseRepeated(rows.findAll { row -> row.part == part }, 'subject') }
+    refuseRepeated(rows, 'image')
+    def byPart = parts.collectEntries { part -> [part, rows.findAll { row -> row.part == part }.collectEntries { row -> [row.subject, row] }] }
+    def subjects = rows.collect { row -> row.subject }.unique()
+    parts.each { part ->
+        def lacking = subjects.findAll { subject -> !byPart[part].containsKey(subject) }
+        if (lacking) {
+            inputError("--images ${options.images}: ${lacking.size()} subjects have no image of part '${part}' ('${lacking[0]}' the first); every subject needs every part, so add them or leave those subjects out")
+        }
+    }
+    return subjects.collate(options.images_per_batch as int).collect { some ->
+        def images = parts.collectMany { part -> some.collectMany { subject -> imageFiles(byPart[part][subject]) } }
+        ['', [idsFile(some)], images]
+    }
+}
+
+// An image's files: a header (.hdr) and its values (.img) go together.
+def imageFiles(row) {
+    def found = row.image.name =~ /(?i)^(.*)\.(hdr|img)(\.gz)?$/
+    if (!found.matches()) {
+        return [row.image]
+    }
+    def stem = found.group(1)
+    def pair = ['hdr', 'img'].collect { ending ->
+        ["${stem}.${ending}", "${stem}.${ending}.gz"].collect { name -> row.image.resolveSibling(name) }.find { path -> path.exists() }
+    }
+    if (!pair.every()) {
+        inputError("${row.where}: ${row.image.name}: an Analyze image is two files, ${stem}.hdr and ${stem}.img, and one is not there")
+    }
+    return pair
+}
+
+// Batches of files of many subjects: the first file of each part together, then the second. A file is divided by its
+// size, unless it is compressed, which can only be read from its beginning.
+def sharedBatches(rows) {
+    def byPart = rows.groupBy { row -> row.part }
+    def counts = byPart.collect { _part, files -> files.size() }.unique()
+    if (counts.size() > 1) {
+        inputError("${rows[0].where}: the parts have different numbers of files (${byPart.collect { part, files -> "${part}: ${files.size()}" }.join(', ')}); give as many of each, in one order")
+    }
+    def listed = rows.collect { row -> row.subjects.size() }.unique()
+    if (listed.size() > 1) {
+        inputError("${rows[0].where}: some files have a list of subjects and others have none; volumes need one, tables have their own")
+    }
+    refuseRepeated(rows, 'image')
+    return (0..<counts[0]).collectMany { index ->
+        def files = byPart.collect { _part, some -> some[index] }
+        def shares = isCompressed(files[0].image) ? 1 : Math.max(1, (files[0].image.size() / sharedBytes()).toBigDecimal().setScale(0, java.math.RoundingMode.CEILING).intValue())
+        (1..shares).collect { share -> ["${share}/${shares}".toString(), files.collectMany { row -> row.subjects }, files.collect { row -> row.image }] }
+    }
+}
+
+// How much of a file of many subjects one task reads.
+def sharedBytes() {
+    return 1073741824L
+}
+
+// Where the voxels of each part lie: one specification a part (name:mask:surfaces:coordinates, by the files' numbers)
+// and the files.
+def imageParts(options) {
+    def names = imageRows(options).collect { row -> row.part }.unique()
+    def given = [
+        mask: options.mask ? [file(options.mask, glob: false)] : [],
+        surface: surfaceFiles(options),
+        coordinates: options.coordinates && !(options.coordinates in coordinateRules()) ? [file(options.coordinates, glob: false)] : []
+    ]
+    if (given.coordinates && !given.coordinates[0].exists()) {
+        inputError("--coordinates ${options.coordinates}: no such file; give a table (voxel,x,y,z), index or none")
+    }
+    def own = [:]
+    if (options.parts) {
+        def rows = readSheet('parts', options.parts, ['part'], ['mask', 'surface', 'coordinates'])
+        refuseRepeated(rows, 'part')
+        own = rows.collectEntries { row ->
+            [row.part, ['mask', 'surface', 'coordinates'].collectEntries { column -> [column, row[column] ? [sheetFile(row, column)] : []] }]
+        }
+        def unknown = rows.find { row -> !(row.part in names) }
+        def absent = names.find { name -> !(name in own) }
+        if (unknown || absent != null) {
+            inputError("${unknown ? unknown.where : "--parts ${options.parts}"}: part '${unknown ? unknown.part : absent}' is ${unknown ? 'in no row of the images' : 'missing'} (parts of the images: ${names.join(', ')})")
+        }
+    }
+    def used = names.collect { name -> [name, ['mask', 'surface', 'coordinates'].collectEntries { column -> [column, (own[name] ?: [:])[column] ?: given[column]] }] }
+    def files = ['mask', 'surface', 'coordinates'].collectEntries { column -> [column, used.collectMany { _name, of -> of[column] }.unique()] }
+    def specifications = used.collect { name, of ->
+        def numbers = ['mask', 'surface', 'coordinates'].collect { column -> of[column].collect { path -> files[column].indexOf(path) + 1 }.join('+') ?: '0' }
+        ([name] + numbers).join(':')
+    }
+    return files + [specifications: specifications]
+}
+
+def surfaceFiles(options) {
+    return options.surface
+        ? options.surface.tokenize(',').collect { name ->
+            def path = file(name.trim(), glob: false)
+            if (!path.exists()) {
+                inputError("--surface ${name.trim()}: no such file")
+            }
+            path
+        }
+        : []
+}
+
+// What --coordinates says in place of a table.
+def coordinateRules() {
+    return ['index', 'none']
 }
 
 // A file of these ids, one a line, in the work folder: ids in a command would get into the engine's
@@ -271,52 +520,71 @@ def idsFile(ids) {
     return path
 }
 
-def imageSheet(path) {
-    def rows = readSheet('images', path, ['subject', 'image'], [])
-    return rows.collect { row -> [where: row.where, subject: row.subject, image: sheetFile(row, 'image')] }
-}
-
-def imageDirectory(options) {
-    def pattern = java.util.regex.Pattern.compile(options.image_pattern)
-    def images = file(options.images, glob: false).listFiles()
-        .collect { image -> [image: image, found: pattern.matcher(image.name)] }
-        .findAll { row -> row.found.matches() && row.found.groupCount() > 0 }
-        .collect { row -> [where: row.image.toString(), subject: row.found.group(1), image: row.image] }
-        .sort { row -> row.image.name }
-    if (!images) {
-        inputError("--images ${options.images}: no file name matches --image_pattern '${options.image_pattern}' with a group for the subject id")
-    }
-    return images
-}
-
-// Rows of chromosome, path, variants, samples; companions are found by the main file's stem.
+// [file, format, chromosome, main, variants, samples] of every row, the inputs of
+// PREPARE_GENOTYPES; companions are found by the main file's stem.
 def genotypeSheet(name, path) {
     def rows = readSheet(name, path, ['chromosome', 'path'], ['variants', 'samples', 'format'])
     def files = rows.collect { row ->
-        def kind = row.format ? row.format.toLowerCase() : row.path.tokenize('.').last()
-        def companions = [pgen: ['pvar', 'psam'], bed: ['bim', 'fam']][kind]
-        if (!companions) {
-            inputError("${row.where}: '${row.format ?: row.path}' is no genotype file that is read; use PLINK 2 (.pgen) or PLINK 1 (.bed)")
-        }
-        def stem = row.path.replaceAll('\\.(pgen|bed)$', '')
-        def complete = row + [variants: row.variants ?: "${stem}.${companions[0]}", samples: row.samples ?: "${stem}.${companions[1]}"]
+        def format = genotypeFormat(row)
+        def complete = row + companionNames(row, format)
         [
             where: row.where,
+            format: format,
             chromosome: chromosomeName(row),
-            name: row.path,
             path: sheetFile(row, 'path'),
-            variants: sheetFile(complete, 'variants'),
-            samples: sheetFile(complete, 'samples')
+            variants: complete.variants ? sheetFile(complete, 'variants') : [],
+            samples: complete.samples ? sheetFile(complete, 'samples') : []
         ]
     }
     refuseRepeated(files, 'path')
-    return files
+    def prefix = name == 'genotypes' ? '' : "${name}."
+    return files.withIndex(1).collect { row, number ->
+        ["${prefix}${padded(number)}".toString(), row.format, row.chromosome, row.path, row.variants, row.samples]
+    }
+}
+
+// The format of a genotype file: the one given, else by the end of its name.
+def genotypeFormat(row) {
+    def formats = ['pgen', 'bed', 'bgen', 'vcf', 'bcf']
+    def end = row.path.toLowerCase().replaceFirst('\\.vcf\\.gz$', '.vcf').tokenize('.').last()
+    def format = row.format ? row.format.toLowerCase() : end
+    if (!(format in formats)) {
+        inputError("${row.where}: '${row.format ?: row.path}' is no genotype file that is read; use PLINK 2 (.pgen), PLINK 1 (.bed), BGEN (.bgen), VCF (.vcf, .vcf.gz) or BCF (.bcf)")
+    }
+    return format
+}
+
+// The companions of a genotype file, those given before those of its stem. Formats that hold
+// their variants need none (an index is not used), and a sample file only if there is one.
+def companionNames(row, format) {
+    def stem = row.path.replaceFirst('(?i)\\.(pgen|bed|bgen|bcf|vcf|vcf\\.gz)$', '')
+    if (format in ['pgen', 'bed']) {
+        def ends = format == 'pgen' ? [variants: ['pvar', 'pvar.zst'], samples: ['psam']] : [variants: ['bim', 'bim.zst'], samples: ['fam']]
+        return ends.collectEntries { column, names ->
+            def candidates = names.collect { end -> "${stem}.${end}".toString() }
+            [column, row[column] ?: candidates.find { name -> besideSheet(row, name) } ?: candidates[0]]
+        }
+    }
+    def candidate = "${stem}.${format == 'bgen' ? 'sample' : 'psam'}".toString()
+    return [variants: '', samples: row.samples ?: (besideSheet(row, candidate) ? candidate : '')]
+}
+
+// Whether a file named in a sheet is there; those that are not on this machine are not looked for.
+def besideSheet(row, name) {
+    return !isRemote(name) && (name.startsWith('/') ? file(name, glob: false) : row.folder.resolve(name)).exists()
+}
+
+// The rows of both LD panels, which have a chromosome in common.
+def panelSheets(options) {
+    def rows = ['ld_panel_1', 'ld_panel_2'].collectMany { name -> genotypeSheet(name, options[name]) }
+    ldPanels(rows.collect { file, _format, chromosome, main, variants, samples -> [file, chromosome, main, variants, samples] })
+    return rows
 }
 
 // The spelling of bin/rvga/chromosomes.py, or 'all'.
 def chromosomeName(row) {
     def name = row.chromosome.replaceFirst('(?i)^chr', '').toUpperCase()
-    def aliases = ['23': 'X', '24': 'Y', '25': 'X', '26': 'MT', XY: 'X', PAR: 'X', PAR1: 'X', PAR2: 'X', M: 'MT']
+    def aliases = ['23': 'X', '24': 'Y', '25': 'X', '26': 'MT', '0X': 'X', XY: 'X', PAR: 'X', PAR1: 'X', PAR2: 'X', '0Y': 'Y', M: 'MT', '0M': 'MT']
     def plain = aliases[name] ?: name.replaceFirst('^0(?=[1-9]$)', '')
     if (plain == 'ALL') {
         return 'all'
@@ -329,29 +597,32 @@ def chromosomeName(row) {
 
 // [chromosome, panel 1 main, variants, samples, panel 2 main, variants, samples], each a list of
 // files, for every chromosome that both panels have. A file of all chromosomes serves each.
-def ldPanels(panel_1, panel_2) {
-    def named = [panel_1, panel_2].collect { panel -> panel.collect { row -> row.chromosome } as Set }
+def ldPanels(sets) {
+    def panels = ['ld_panel_1', 'ld_panel_2'].collect { name -> sets.findAll { row -> row[0].startsWith("${name}.") } }
+    def named = panels.collect { panel -> panel.collect { row -> row[1] } as Set }
     def usable = named.collect { names -> 'all' in names ? null : names }.findAll { names -> names != null }
     def chromosomes = usable ? usable.inject { first, second -> first.intersect(second) } : ['all'] as Set
     if (!chromosomes) {
         inputError("ld_panel_1 and ld_panel_2 have no chromosome in common (${named[0].sort().join(', ')} against ${named[1].sort().join(', ')})")
     }
-    def columns = ['path', 'variants', 'samples']
     return chromosomes.sort { name -> name.isInteger() ? name.padLeft(2, '0') : name }.collect { chromosome ->
-        [chromosome] + [panel_1, panel_2].collectMany { panel ->
-            def rows = panel.findAll { row -> row.chromosome in [chromosome, 'all'] }
-            columns.collect { column -> rows.collect { row -> row[column] } }
+        [chromosome] + panels.collectMany { panel ->
+            def rows = panel.findAll { row -> row[1] in [chromosome, 'all'] }
+            [2, 3, 4].collect { column -> rows.collect { row -> row[column] } }
         }
     }
 }
 
-// [trait, columns, n, n_cases, n_controls, file]
-def traitSheet(path) {
-    def rows = readSheet('traits', path, ['trait', 'path'], ['n', 'n_cases', 'n_controls', 'build', 'columns'])
+// [trait, columns, n, n_cases, n_controls, overlap, file, chain file or an empty list]
+def traitSheet(path, genome_build) {
+    def rows = readSheet('traits', path, ['trait', 'path'], ['n', 'n_cases', 'n_controls', 'build', 'chain', 'columns', 'overlap'])
     refuseRepeated(rows, 'trait')
     return rows.collect { row ->
         if (!(row.trait ==~ /[A-Za-z0-9][A-Za-z0-9._-]*/)) {
             inputError("${row.where}: trait '${row.trait}' cannot name a file; use letters, digits, '.', '_' and '-'")
+        }
+        if (row.trait ==~ /.*\.(regions|intercepts)|cross_trait_regions/) {
+            inputError("${row.where}: trait '${row.trait}' has the name of another table; use another name")
         }
         ['n', 'n_cases', 'n_controls'].each { column ->
             if (row[column] && !(row[column].isNumber() && row[column].toDouble() > 0)) {
@@ -361,8 +632,72 @@ def traitSheet(path) {
         if (row.columns.contains("'")) {
             inputError("${row.where}: columns has a quote in it; write standard=theirs pairs separated by commas")
         }
-        [row.trait, row.columns, row.n, row.n_cases, row.n_controls, sheetFile(row, 'path')]
+        if (row.overlap && !(row.overlap in ['possible', 'none'])) {
+            inputError("${row.where}: overlap '${row.overlap}' should be possible (people may be in common with the study) or none")
+        }
+        if (row.build && !(row.build in ['GRCh37', 'GRCh38'])) {
+            inputError("${row.where}: build '${row.build}' should be GRCh37 or GRCh38")
+        }
+        if (row.build && genome_build && row.build != genome_build && !row.chain) {
+            inputError("${row.where}: ${row.trait} is on ${row.build}, the study on ${genome_build}; give a chain file in column chain")
+        }
+        [row.trait, row.columns, row.n, row.n_cases, row.n_controls, row.overlap ?: 'possible', sheetFile(row, 'path'), row.chain ? sheetFile(row, 'chain') : []]
     }
+}
+
+// [group, components, [file], variants] for every chromosome of the sheet (one group without them).
+def componentSumstats(path) {
+    def rows = readSheet('component_sumstats', path, ['component', 'path'], ['chromosome', 'variants'])
+    rows.each { row -> componentName(row) }
+    rows.groupBy { row -> [row.component.toUpperCase().replaceFirst('^LDR', ''), row.chromosome] }.each { _key, same ->
+        if (same.size() > 1) {
+            inputError("${same[1].where}: component '${same[1].component}' stands there twice (first at ${same[0].where}); keep one, or say the chromosome of each")
+        }
+    }
+    return rows
+        .groupBy { row -> row.chromosome ? chromosomeName(row) : 'all' }
+        .values()
+        .withIndex(1)
+        .collect { group, number ->
+            def variants = group.findAll { row -> row.variants }.collect { row -> sheetFile(row, 'variants') }
+            if (variants.size() > 1) {
+                inputError("${group[1].where}: variants is HEIG's .snpinfo, one for each .sumstats file; give one row a chromosome")
+            }
+            [padded(number), group.collect { row -> row.component }.join(','), group.collect { row -> sheetFile(row, 'path') }, variants ?: heigCompanion(group[0])]
+        }
+}
+
+// The .snpinfo file beside HEIG's .sumstats, where there is one.
+def heigCompanion(row) {
+    def name = row.path.replaceFirst('\\.sumstats$', '.snpinfo')
+    return name != row.path && besideSheet(row, name) ? sheetFile(row + [variants: name], 'variants') : []
+}
+
+// LDR3, 3 or all: what is read is checked when the files are.
+def componentName(row) {
+    if (!(row.component ==~ /(?i)((LDR)?[1-9][0-9]*|all)/)) {
+        inputError("${row.where}: component '${row.component}' is no component; use LDR1, LDR2, … (or all, for a file of several)")
+    }
+}
+
+// [components, [file]]: a sheet component,path, or the list of predictions that REGENIE writes
+// (name and file separated by a space, without a header).
+def locoSheet(path) {
+    def lines = file(path, glob: false).readLines().findAll { line -> line.trim() }
+    def first = lines ? lines[0].replace('\uFEFF', '') : ''
+    def rows = first ==~ /\S+\s+\S+/ && !first.contains('component')
+        ? lines.withIndex(1).collect { line, number -> predictionRow(path, line.trim().split(/\s+/, 2), number) }
+        : readSheet('loco_predictions', path, ['component', 'path'], [])
+    rows.each { row -> componentName(row) }
+    return [rows.collect { row -> row.component }.join(','), rows.collect { row -> sheetFile(row, 'path') }]
+}
+
+def predictionRow(path, words, number) {
+    def where = "${path}, line ${number}".toString()
+    if (words.size() != 2) {
+        inputError("${where}: a component and a file are due")
+    }
+    return [where: where, folder: file(path, glob: false).parent, component: words[0], path: words[1]]
 }
 
 // Read a CSV (with commas or semicolons) or TSV file by its header: a list of maps from column to text, with the sheet's

@@ -9,6 +9,7 @@ workflow RECONSTRUCT {
     take:
     dataset // value: <study>.rvga.h5
     subjects // value: subjects.h5, or an empty list
+    sets // value: list of genotype sets, [file, chromosome, main, variants, samples]
     study // value: map of the study's files
     options // map of every parameter
 
@@ -26,6 +27,7 @@ workflow RECONSTRUCT {
     SCAN_VOXELS(
         channel.fromList((1..options.scan_parts).toList()),
         options.scan_parts,
+        options.all_hits,
         dataset,
         tail,
         codeDigest('scan_voxels')
@@ -34,11 +36,12 @@ workflow RECONSTRUCT {
     FIND_LOCI(
         SCAN_VOXELS.out.hits.collect(sort: { hits -> hits.name }),
         SCAN_VOXELS.out.voxels.collect(sort: { voxels -> voxels.name }),
+        SCAN_VOXELS.out.pairs.toSortedList { one, other -> one.name <=> other.name },
         dataset,
         tail,
-        study.map { files -> files.genotypes.collect { row -> row[2] } },
-        study.map { files -> files.genotypes.collect { row -> row[3] } },
-        study.map { files -> files.genotypes.collect { row -> row[4] } },
+        sets.map { rows -> rows.collect { row -> row[2] } },
+        sets.map { rows -> rows.collect { row -> row[3] } },
+        sets.map { rows -> rows.collect { row -> row[4] } },
         subjects,
         study.map { files -> files.known_loci },
         options.subject_id,

@@ -5,21 +5,33 @@ include { SELECT_SUBJECTS } from '../../modules/select_subjects/main'
 include { FIT_BASES       } from '../../modules/fit_bases/main'
 include { MAKE_LDRS       } from '../../modules/make_ldrs/main'
 include { codeDigest      } from '../parameters/main'
+include { coordinateRules } from '../parameters/main'
 
 workflow REPRESENT {
     take:
-    batches // [batch, file of subject ids, [image]]
+    batches // [batch, share of files of many subjects, [list of subject ids], [image]]
+    sets // value: list of genotype sets, [file, chromosome, main, variants, samples]
     study // value: map of the study's files
     options // map of every parameter
 
     main:
-    mask = study.map { files -> files.mask }
+    parts = study.map { files -> files.image_parts }
     covariates = study.map { files -> files.covariates }
-    samples = study.map { files -> files.genotypes.collect { row -> row[4] } }
+    samples = sets.map { rows -> rows.collect { row -> row[4] } }
     keep = study.map { files -> files.keep }
     remove = study.map { files -> files.remove }
 
-    READ_IMAGES(batches, mask, codeDigest('read_images'))
+    READ_IMAGES(
+        batches,
+        parts.map { part -> part.mask },
+        parts.map { part -> part.surface },
+        parts.map { part -> part.coordinates },
+        parts.map { part -> part.specifications },
+        options.coordinates in coordinateRules() ? options.coordinates : 'auto',
+        options.cifti_maps,
+        options.zero_is_missing,
+        codeDigest('read_images')
+    )
     images = READ_IMAGES.out.images.collect(sort: { image -> image.name })
 
     SELECT_SUBJECTS(
@@ -31,6 +43,7 @@ workflow REPRESENT {
         options.covariate_columns,
         options.categorical_columns,
         options.subject_id,
+        options.min_coverage,
         codeDigest('select_subjects')
     )
     subjects = SELECT_SUBJECTS.out.subjects
@@ -45,7 +58,9 @@ workflow REPRESENT {
             subjects,
             options.bandwidth,
             options.bandwidth_subjects,
+            options.surface_distance,
             options.components,
+            options.components_correlation,
             options.components_variance,
             options.seed,
             codeDigest('fit_bases')
@@ -54,7 +69,15 @@ workflow REPRESENT {
         fit_summary = FIT_BASES.out.summary
     }
 
-    MAKE_LDRS(images, subjects, bases, codeDigest('make_ldrs'))
+    // Family ids are those of the first set of genotypes.
+    MAKE_LDRS(
+        images,
+        subjects,
+        bases,
+        samples.map { files -> files.take(1) },
+        options.subject_id,
+        codeDigest('make_ldrs')
+    )
     ldrs = MAKE_LDRS.out.ldrs
 
     summaries = READ_IMAGES.out.summary.mix(SELECT_SUBJECTS.out.summary, fit_summary, MAKE_LDRS.out.summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import nibabel
@@ -9,8 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import rvga_cross_trait
 from helpers import files_in, run_stage
-from heritability_study import heritability_args, ld_reference, make_study
+from heritability_study import block_file, heritability_args, ld_reference, make_study
+from rvga import bands
+from rvga import heritability as h
+from rvga.genetic_covariance import GeneticCovariance
+from rvga.ld_reference import LdReference
 from rvga.tables import read_table
 
 
@@ -30,7 +36,9 @@ def cross(study, sumstats, out, *options):
         "cross_trait", "--dataset", made.dataset, "--ld-reference", reference,
         "--genetic-covariance", made.folder / "genetic_covariance.h5", "--trait", "height",
         "--sumstats", sumstats, "--out", out / "height.tsv", "--out-map", out / "height.nii.gz",
-        "--summary", out / "height.json", *options,
+        "--out-regions", out / "height.regions.tsv",
+        "--out-intercepts", out / "height.intercepts.tsv",
+        "--summary", out / "height.json", "--overlap", "none", *options,
     )  # fmt: skip
 
 
@@ -65,7 +73,11 @@ def test_summary_counts_and_warns(result):
     assert numbers["n_trait"] == pytest.approx(900)
     assert numbers["n_shared_variants"] == numbers["dropped"]["matched_by_position"]
     assert 0 < numbers["heritability_trait_raw"] < 1
-    assert "no people in common" in summary["warnings"][0]
+    # Two blocks are too few for a test of the intercepts.
+    assert summary["warnings"] == []
+    assert numbers["se_method"] == "closed_form"
+    assert numbers["build"] == "study"
+    assert numbers["format"] == "GWAS-SSF"
 
 
 def test_flips_rsids_and_strangers_change_nothing(study, result, tmp_path):
@@ -77,7 +89,7 @@ def test_flips_rsids_and_strangers_change_nothing(study, result, tmp_path):
     frame.loc[flip, "beta"] *= -1
     frame.loc[flip, ["effect_allele", "other_allele"]] = ["A", "G"]
     extra = frame.iloc[:1].assign(SNP="rs_elsewhere")
-    ambiguous = frame.iloc[:1].assign(SNP="rs_at", effect_allele="T", other_allele="A")
+    ambiguous = frame.iloc[:1].assign(effect_allele="T", other_allele="A")
     frame = pd.concat([frame, extra, ambiguous]).drop(columns=["chromosome", "base_pair_location"])
     path = tmp_path / "trait.txt.gz"
     frame.sample(frac=1, random_state=1).to_csv(path, sep=" ", index=False)
@@ -100,12 +112,169 @@ def test_a_subset_of_variants_is_used_as_it_is(study, result, tmp_path):
     assert half.standard_error_raw.median() > full.standard_error_raw.median()
 
 
+@pytest.fixture(scope="module")
+def blocky(tmp_path_factory):
+    """Return a study with 28 LD blocks, enough for a jackknife."""
+    made = make_study(tmp_path_factory.mktemp("blocky"), n=900)
+    reference = ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
+    done = run_stage("heritability", heritability_args(made, reference, made.folder))
+    assert done.returncode == 0, done.stderr
+    return made, reference
+
+
+def test_possible_overlap_is_band_regression_with_free_intercepts(blocky, tmp_path):
+    made, reference = blocky
+    done = cross(blocky, made.sumstats, tmp_path, "--overlap", "possible")
+    assert done.returncode == 0, done.stderr
+    Gamma, kappa, without = free_bands(made, reference)
+    table = read_table(tmp_path / "height.tsv", "cross_trait")
+    rows = made.bases.astype(float)
+    rho = h.cross_trait_ratio(Gamma, rows)
+    np.testing.assert_allclose(table.genetic_correlation_raw, rho, atol=2e-4)
+    each = np.stack([h.cross_trait_ratio(G, rows) for G in without])
+    G = len(each)
+    error = np.sqrt((G - 1) / G * ((each - each.mean(axis=0)) ** 2).sum(axis=0))
+    np.testing.assert_allclose(table.standard_error_raw, error, rtol=5e-3)
+    assert set(table.se_method) == {"jackknife"}
+    found = read_table(tmp_path / "height.intercepts.tsv", "intercepts")
+    assert found.component.tolist() == ["1", "2", "3", "height"]
+    assert found.expected.tolist() == [0, 0, 0, 1]
+    # Nobody is in common.
+    assert (found.intercept - found.expected).abs().lt(4 * found.standard_error).all()
+    np.testing.assert_allclose(
+        found.intercept[:3], kappa[:3, 3] * 900 / np.sqrt(np.diag(made.Sigma)), atol=1e-4
+    )
+    regions = read_table(tmp_path / "height.regions.tsv", "cross_trait_regions")
+    assert regions.trait.tolist() == ["height"] * len(regions)
+    with GeneticCovariance.open(made.folder / "genetic_covariance.h5") as covariance:
+        names, region_rows = covariance.regions
+    assert regions.region.tolist() == names
+    expected = h.cross_trait_ratio(Gamma, region_rows)
+    np.testing.assert_allclose(regions.genetic_correlation_raw, expected, atol=2e-4)
+    # The same bytes for any number of threads and any order of rows.
+    frame = pd.read_csv(made.sumstats, sep="\t", dtype=str).sample(frac=1, random_state=3)
+    mixed, out = tmp_path / "mixed.tsv", tmp_path / "again"
+    frame.to_csv(mixed, sep="\t", index=False)
+    out.mkdir()
+    done = cross(blocky, mixed, out, "--overlap", "possible", "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    for name in ("height.tsv", "height.regions.tsv", "height.intercepts.tsv"):
+        assert (out / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def free_bands(made, reference_path):
+    """Return band estimates of the components and the trait from their scores, and leave-outs."""
+    number, of = len(bands.EDGES), np.array([0, 0, 0, 1])
+    trait = pd.read_csv(made.sumstats, sep="\t")
+    z = (trait.beta / trait.standard_error).to_numpy()
+    with LdReference.open(reference_path) as reference:
+        position = reference.variants.base_pair_location.to_numpy()
+        second = (reference.variants.chromosome == "2").to_numpy()
+        at = (position - 1000) // 100 + second * (len(made.scores) // 2)
+        scores = np.column_stack([made.scores, z / np.sqrt(900 + z**2)])[at]
+        seen = [
+            (h.project_block(b.M, b.R_a, b.R_b, b.T, scores[i:j], reference.n_a, reference.n_b),
+             bands.band_of(b.share))
+            for i, j, b in reference.blocks()
+        ]  # fmt: skip
+        m = float(reference.m)
+    t_1 = np.concatenate([bands.band_sums(np.diag(p.H_1), band, number) for p, band in seen])
+    t_2 = np.concatenate([bands.band_sums(p.t_2, band, number) for p, band in seen])
+    Q = np.concatenate(
+        [bands.band_sums(p.q[:, :, None] * p.q[:, None, :], band, number) for p, band in seen]
+    )
+    block = np.repeat(np.arange(len(seen)), number)
+    use = (t_1 > 0) & (t_2 > 0)
+    x = np.stack([t_2 / m, t_1], axis=1)
+
+    def fit(w, y, keep):
+        root = np.sqrt(w[keep])
+        return np.linalg.lstsq(root[:, None] * x[keep], root * y[keep], rcond=None)[0]
+
+    spread = []
+    for y in (Q[:, :3, :3].trace(axis1=1, axis2=2) / np.trace(made.Sigma), Q[:, 3, 3]):
+        h2 = 0.0
+        for _ in range(3):
+            w = t_1 / (t_1 / 900 + h2 * t_2 / m) ** 2
+            h2 = np.clip(fit(w, y, use)[0], 0, 1)
+        spread.append(t_1 / 900 + h2 * t_2 / m)
+
+    def all_pairs(keep):
+        out = np.zeros((2, 4, 4))
+        for j in range(4):
+            for k in range(4):
+                w = t_1 / (spread[of[j]] * spread[of[k]])
+                out[:, j, k] = fit(w, Q[:, j, k], keep)
+        return out
+
+    without = np.stack([all_pairs(use & (block != i))[0] for i in range(len(seen))])
+    return *all_pairs(use), without
+
+
+def test_another_build_is_lifted_by_a_chain(study, result, tmp_path):
+    frame = pd.read_csv(study[0].sumstats, sep="\t")
+    frame["base_pair_location"] += 500_000
+    frame.to_csv(tmp_path / "lifted.tsv", sep="\t", index=False)
+    chain = tmp_path / "x.chain"
+    chain.write_text(
+        "".join(
+            f"chain 1 chr{c} 9000000 + 500000 600000 chr{c} 9000000 + 0 100000 {c}\n100000\n\n"
+            for c in (1, 2)
+        )
+    )
+    done = cross(study, tmp_path / "lifted.tsv", tmp_path, "--chain", chain)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "height.tsv").read_bytes() == (result / "height.tsv").read_bytes()
+    assert json.loads((tmp_path / "height.json").read_text())["numbers"]["build"] == "lifted"
+
+
+def test_the_published_estimator_knows_no_overlap_and_says_so(study, tmp_path):
+    made, reference = study
+    done = run_stage(
+        "heritability", heritability_args(made, reference, tmp_path),
+        "--heritability-method", "published",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    own = made._replace(folder=tmp_path), reference
+    done = cross(own, made.sumstats, tmp_path, "--overlap", "possible")
+    assert done.returncode == 0, done.stderr
+    assert "assumes that its GWAS has no people in common" in done.stderr
+    assert len(read_table(tmp_path / "height.intercepts.tsv", "intercepts")) == 0
+
+
+def test_what_the_intercepts_say_is_warned_of():
+    args = argparse.Namespace(trait="height", overlap="none")
+    numbers = {
+        "n_jackknife_groups": 200, "smallest_intercept_false_discovery_rate": 1e-5,
+        "n_intercepts_with_trait_fdr_5_percent": 3,
+    }  # fmt: skip
+    for change, said in (
+        ({}, 1), ({"n_jackknife_groups": 49}, 0),
+        ({"smallest_intercept_false_discovery_rate": 0.01}, 0),
+    ):  # fmt: skip
+        warnings: list[str] = []
+        rvga_cross_trait.warn_of_overlap(args, numbers | change, warnings)
+        assert len(warnings) == said
+    args.overlap, warnings = "possible", []
+    rvga_cross_trait.warn_of_overlap(args, numbers, warnings)
+    assert not warnings
+
+
+@pytest.mark.parametrize("how", ["jackknife", "auto"])
+def test_other_errors_without_overlap(blocky, tmp_path, how):
+    done = cross(blocky, blocky[0].sumstats, tmp_path, "--se-method", how)
+    assert done.returncode == 0, done.stderr
+    table = read_table(tmp_path / "height.tsv", "cross_trait")
+    assert set(table.se_method) == {how}
+    assert (table.standard_error_raw > 0).all()
+
+
 def test_wrong_frequencies_are_warned_of(study, tmp_path):
     frame = pd.read_csv(study[0].sumstats, sep="\t").assign(effect_allele_frequency=0.99)
     frame.to_csv(tmp_path / "f.tsv", sep="\t", index=False)
     done = cross(study, tmp_path / "f.tsv", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "effect-allele frequencies differ" in done.stderr
+    assert "effect-allele frequencies of f.tsv differ" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -114,11 +283,19 @@ def test_wrong_frequencies_are_warned_of(study, tmp_path):
         ("no effect allele", "no effect-allele column; found: chromosome, base_pair_location"),
         ("no n", "no sample size"),
         ("too few variants", "share 100 of the reference's"),
-        ("another build", "share 0 of the reference's"),
+        ("another build", "700 not in reference; are they of the same genome build?"),
         ("columns of another form", "'effect_allele' is not of the form role=column"),
         ("negative n", "is not above 0"),
         ("covariance of another run", "genetic_covariance.h5 was not made from"),
         ("missing file", "no such file"),
+        ("all alleles swapped", "effect and other allele are swapped"),
+        ("two builds", "positions are of two genome builds"),
+        ("no header", "the table has no header"),
+        ("two effect columns", "'beta' and 'effect' could both be the beta"),
+        ("N is 0", "no sample size"),
+        ("p is 0", "line 2: p is given as 0"),
+        ("infinite z", "line 3: z is infinite"),
+        ("chain that is none", "is not a line of a chain file"),
     ],
 )
 def test_bad_input(study, tmp_path, case, message):
@@ -145,14 +322,37 @@ def test_bad_input(study, tmp_path, case, message):
     elif case == "covariance of another run":
         other = make_study(given / "other", m=150, n=100, n_panel=60, seed=5)
         made = made._replace(dataset=other.dataset)
+    elif case == "all alleles swapped":
+        with LdReference.open(reference) as opened:
+            known = opened.variants
+        known = known.assign(chromosome=known.chromosome.astype(int))
+        frame = frame.merge(known[["chromosome", "base_pair_location", "effect_allele_frequency"]])
+        frame = frame.rename(
+            columns={"effect_allele": "other_allele", "other_allele": "effect_allele"}
+        )
+        frame["effect_allele_frequency"] += np.random.default_rng(1).normal(0, 0.01, len(frame))
+    elif case == "two builds":
+        frame.loc[frame.chromosome == 2, "base_pair_location"] += 33
+    elif case == "two effect columns":
+        frame = frame.assign(effect=-frame.beta).rename(columns={"effect_allele": "a1"})
+    elif case == "N is 0":
+        frame["n"] = 0
+    elif case == "p is 0":
+        frame = frame.assign(p_value=0.0).drop(columns="standard_error")
+    elif case == "infinite z":
+        frame = frame.assign(z=np.inf).drop(columns=["beta", "standard_error"])
+        frame.loc[0, "z"] = 1.0
+    elif case == "chain that is none":
+        options = ["--chain", made.sumstats]
     path = given / "trait.tsv"
     if case != "missing file":
-        frame.to_csv(path, sep="\t", index=False)
+        frame.to_csv(path, sep="\t", index=False, header=case != "no header")
     done = run_stage(
         "cross_trait", "--dataset", made.dataset, "--ld-reference", reference,
         "--genetic-covariance", study[0].folder / "genetic_covariance.h5", "--trait", "height",
         "--sumstats", path, "--out", out / "height.tsv", "--out-map", out / "height.nii.gz",
-        *options,
+        "--out-regions", out / "height.regions.tsv",
+        "--out-intercepts", out / "height.intercepts.tsv", *options,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

@@ -53,7 +53,7 @@ def scan_parts(folder, dataset, tail, parts):
         rvga_scan_voxels.main(
             ["--dataset", str(dataset), "--tail", str(tail), "--part", str(part)]
             + ["--parts", str(parts), "--out", str(hits[-1]), "--out-voxels", str(voxels[-1])]
-            + ["--threads", "1"]
+            + ["--threads", "1", "--out-pairs", str(folder / f"pairs.{part}.tsv.gz")]
         )
     return hits, voxels
 
@@ -172,6 +172,32 @@ def test_output_does_not_depend_on_parts(run_stage, made, tmp_path):
         results.append({p: (tmp_path / name / p).read_bytes() for p in files_in(tmp_path / name)})
     assert results[0] == results[1]
     assert gzip.decompress(results[0]["variants.tsv.gz"]) == gzip.decompress(hits[0].read_bytes())
+
+
+def test_significant_pairs_are_joined_in_the_order_of_the_variants(run_stage, made, tmp_path):
+    parts = [path.with_name(path.name.replace("hits", "pairs")) for path in made.hits]
+    scan_parts(tmp_path / "one", made.dataset, made.tail, 1)
+    joined = tmp_path / "pairs.tsv.gz"
+    done = find(
+        run_stage, made, tmp_path / "a", *with_genotypes(made), "--pairs", *parts[::-1],
+        "--out-pairs", joined,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    whole = gzip.decompress((tmp_path / "one" / "pairs.1.tsv.gz").read_bytes())
+    assert gzip.decompress(joined.read_bytes()) == whole
+    assert whole.count(b"\n") > 10
+    for wrong in (parts[:1], parts[1:], [*parts, parts[0]]):
+        folder = tmp_path / "wrong"
+        done = find(
+            run_stage, made, folder, *with_genotypes(made), "--pairs", *wrong,
+            "--out-pairs", folder / "pairs.tsv.gz",
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "significant pairs are not those" in done.stderr
+        assert files_in(folder) == set()
+    done = find(run_stage, made, tmp_path / "c", *with_genotypes(made), "--pairs", *parts)
+    assert done.returncode == 2
+    assert "without --out-pairs" in done.stderr
 
 
 def test_an_ld_panel_of_other_people_with_swapped_alleles(run_stage, made, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 import oracles
 import rvga_fit_bases
 from helpers import files_in, run_stage, selected_study
-from rvga import formats
+from rvga import formats, fpca, smoothing
+from rvga.errors import InputError
+from rvga.geometry import Geometry, Layout
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,131 @@ def test_components_by_variance(study, tmp_path):
         assert found["bases"].shape[1] == np.count_nonzero(cumulated < 0.9) + 1
 
 
+def test_components_by_reconstruction_correlation(study, tmp_path):
+    X = raw(study)
+    bases, _ = oracles.principal_components(X, 20)
+
+    def correlation(q):
+        B = bases[:, :q]
+        return np.mean([np.corrcoef(x, B @ (B.T @ x))[0, 1] for x in X])
+
+    target = 0.5 * (correlation(4) + correlation(3))
+    options = ("--components-correlation", target, "--bandwidth", "none")
+    done = fit(study, tmp_path / "b.h5", *options)
+    assert done.returncode == 0, done.stderr
+    expected = next(q for q in range(1, 21) if correlation(q) >= target)
+    with formats.open_file(tmp_path / "b.h5", "bases") as found:
+        assert found["bases"].shape[1] == expected
+    done = fit(study, tmp_path / "b.h5", "--components-correlation", 0.99999)
+    assert done.returncode == 2
+    assert "components_correlation: 0.99999 asked for, but 23 components reach" in done.stderr
+
+
+def krylov(monkeypatch, study, out, *options, images=None):
+    """Run FIT_BASES by the streamed way, in this process."""
+    monkeypatch.setattr(fpca, "EXACT_SIDE", 5)
+    monkeypatch.setattr(fpca, "block_size", lambda number: 4)
+    _, made, subjects = study
+    words = ["--images", *(images or [made]), "--subjects", subjects, "--out", out]
+    rvga_fit_bases.main([*map(str, words), *map(str, options)])
+
+
+def test_streamed_components_equal_exact_ones(study, tmp_path, monkeypatch):
+    summary = tmp_path / "x.json"
+    done = fit(study, tmp_path / "exact.h5", "--components", 4, "--bandwidth", "2.1")
+    assert done.returncode == 0, done.stderr
+    krylov(
+        monkeypatch, study, tmp_path / "b.h5", "--components", 4, "--bandwidth", 2.1,
+        "--threads", 1, "--summary", summary,
+    )  # fmt: skip
+    with (
+        formats.open_file(tmp_path / "exact.h5", "bases") as exact,
+        formats.open_file(tmp_path / "b.h5", "bases") as found,
+    ):
+        np.testing.assert_allclose(found["bases"][...], exact["bases"][...], atol=2e-6)
+        np.testing.assert_allclose(found["eigenvalues"][...], exact["eigenvalues"][:4], rtol=1e-6)
+        total = exact.attributes["total_variance"]
+        assert found.attributes["total_variance"] == pytest.approx(total, rel=1e-6)
+        np.testing.assert_allclose(found["mean"][...], exact["mean"][...], rtol=1e-12)
+        assert found["residual"][...].max() < 1e-4
+        n_eff = exact.attributes["n_eff"]
+    numbers = json.loads(summary.read_text())["numbers"]
+    assert numbers["decomposition"] == "krylov"
+    assert numbers["passes"] > 1
+    assert numbers["subspace_angle"] <= fpca.ANGLE_TOLERANCE
+    error = max(5 * numbers["n_eff_standard_error"], 1e-5 * n_eff)
+    assert numbers["n_eff"] == pytest.approx(n_eff, abs=error)
+
+
+def test_streamed_bytes_do_not_depend_on_batches_or_threads(study, tmp_path, monkeypatch):
+    files, images, _ = study
+    one, two = tmp_path / "one.h5", tmp_path / "two.h5"
+    for path, rows in ((one, range(17, -1, -1)), (two, range(18, 24))):
+        assert files.read_images(path, list(rows)).returncode == 0
+    found = set()
+    for batches, threads in (([images], 1), ([one, two], 2), ([two, one], 1)):
+        options = ("--components", 3, "--bandwidth", "2.1", "--threads", threads)
+        krylov(monkeypatch, study, tmp_path / "b.h5", *options, images=batches)
+        found.add((tmp_path / "b.h5").read_bytes())
+    assert len(found) == 1
+
+
+def test_streamed_components_by_correlation_and_share(study, tmp_path, monkeypatch):
+    for options in (("--components-correlation", 0.3), ("--components-variance", 0.5)):
+        done = fit(study, tmp_path / "exact.h5", "--bandwidth", "none", *options)
+        assert done.returncode == 0, done.stderr
+        krylov(monkeypatch, study, tmp_path / "b.h5", "--bandwidth", "none", *options)
+        with (
+            formats.open_file(tmp_path / "exact.h5", "bases") as exact,
+            formats.open_file(tmp_path / "b.h5", "bases") as found,
+        ):
+            assert found["bases"].shape == exact["bases"].shape
+
+
+def test_fewer_voxels_than_subjects(tmp_path):
+    study = selected_study(tmp_path / "study", n=150)
+    done = fit(study, tmp_path / "b.h5", "--components", 5, "--bandwidth", "1.9")
+    assert done.returncode == 0, done.stderr
+    W = oracles.local_linear_weights(np.argwhere(study[0].inside) * 2.0, 1.9)
+    bases, eigenvalues = oracles.principal_components(raw(study) @ W.T, 5)
+    with formats.open_file(tmp_path / "b.h5", "bases") as found:
+        np.testing.assert_allclose(found["bases"][...], bases, atol=2e-6)
+        k = found["eigenvalues"].shape[0]
+        np.testing.assert_allclose(found["eigenvalues"][...], eigenvalues[:k], rtol=1e-6)
+
+
+def test_voxels_on_surfaces_and_elsewhere_are_different_spaces():
+    # Two features on one surface of four vertices, then two voxels in space.
+    vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    triangles = np.array([[0, 1, 2], [1, 3, 2]])
+    geometry = Geometry(
+        affine=None,
+        shape=None,
+        index=None,
+        type="joined",
+        layouts=(
+            Layout(name="a", type="surface", suffix=".func.gii", n_vertices=4),
+            Layout(name="b", type="surface", suffix=".func.gii", n_vertices=4),
+            Layout(name="c", affine=np.eye(4).tolist(), shape=[2, 2, 2]),
+        ),
+        part_index=np.array([0, 0, 0, 1, 1, 1, 1, 2, 2], dtype=np.int16),
+        position=np.array([0, 1, 2, 0, 1, 2, 3, 0, 1]),
+        places=np.vstack([vertices[:3], vertices, [[0, 0, 0], [0, 0, 1.0]]]),
+        vertex=np.array([0, 1, 2, 0, 1, 2, 3, -1, -1]),
+        vertices=vertices,
+        triangles=triangles,
+    )
+    W = smoothing.smoothing_weights(rvga_fit_bases.space_of(geometry, "geodesic"), 2.0).toarray()
+    for first, stop in ((0, 3), (3, 7), (7, 9)):
+        own = np.zeros(9, dtype=bool)
+        own[first:stop] = True
+        assert not W[own][:, ~own].any()
+        np.testing.assert_allclose(W[own].sum(axis=1), 1, atol=0.35)
+    assert np.count_nonzero(W[3]) > 1
+    straight = rvga_fit_bases.space_of(geometry, "euclidean")
+    assert isinstance(straight, smoothing.Cloud)
+
+
 def test_bytes_do_not_depend_on_batches_or_threads(study, tmp_path):
     files, images, _ = study
     one, two = tmp_path / "one.h5", tmp_path / "two.h5"
@@ -148,6 +276,8 @@ def test_files_of_different_runs_are_refused(study, tmp_path):
         (("--components-variance", 0), "0 is outside (0, 1]"),
         (("--components-variance", 1.1), "1.1 is outside (0, 1]"),
         (("--bandwidth", "wide"), "'wide' is neither auto, none nor a number above 0"),
+        (("--components-correlation", 1), "1 is outside [0, 1)"),
+        (("--surface-distance", "straight"), "invalid choice: 'straight'"),
         (("--bandwidth", "-1"), "'-1' is neither auto, none nor a number above 0"),
     ],
 )
@@ -157,3 +287,24 @@ def test_options_out_of_range(study, tmp_path, options, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert files_in(tmp_path) == set()
+
+
+def test_images_without_coordinates_are_not_smoothed():
+    layout = Layout(type="table", suffix=".map.tsv", smoothable=False)
+    geometry = Geometry(
+        affine=None,
+        shape=None,
+        index=None,
+        type="table",
+        layouts=(layout,),
+        position=np.arange(3),
+        places=np.arange(3.0)[:, None],
+        name=np.array(["a", "b", "c"], dtype=object),
+    )
+    choice = rvga_fit_bases.choose(SimpleNamespace(bandwidth="auto"), None, [], geometry)
+    assert choice.bandwidth == 0
+    assert "no coordinates to smooth by: they are not smoothed" in choice.warnings[0]
+    with pytest.raises(InputError, match="bandwidth: 2 was given, but the images have no coordi"):
+        rvga_fit_bases.choose(SimpleNamespace(bandwidth=2.0), None, [], geometry)
+    none = rvga_fit_bases.choose(SimpleNamespace(bandwidth="none"), None, [], geometry)
+    assert (none.bandwidth, none.warnings) == (0, [])

@@ -58,8 +58,10 @@ def test_residuals_equal_least_squares(study, tmp_path):
     with formats.open_file(tmp_path / "n.h5", "null") as found:
         Q = found["Q"][...]
         np.testing.assert_allclose(Q.T @ Q, np.eye(5), atol=1e-14)
-        np.testing.assert_allclose(found["residual_ldrs"][...], residual, atol=1e-9)
-        np.testing.assert_allclose(found["A"][...], residual.T @ residual, rtol=1e-9, atol=1e-7)
+        np.testing.assert_allclose(found["residual_ldrs"][0], residual, atol=1e-9)
+        np.testing.assert_allclose(found["A"][0], residual.T @ residual, rtol=1e-9, atol=1e-7)
+        np.testing.assert_array_equal(found["Sigma"][...], found["A"][0] / 24)
+        assert found["A_chromosome"][...].tolist() == [0]
         assert found.array("subject").tolist() == sorted(study[0].subjects)
         used = json.loads(found.attributes["covariates"])
         assert used == ["age", "sex", "site=b", "site=c"]

@@ -10,9 +10,18 @@ import nibabel
 import numpy as np
 import pytest
 
+import rvga_heritability
 from helpers import files_in, run_stage
-from heritability_study import heritability_args, ld_reference, make_study, write_pgen
+from heritability_study import (
+    block_file,
+    heritability_args,
+    ld_reference,
+    make_study,
+    write_pgen,
+)
+from rvga import bands
 from rvga import heritability as h
+from rvga.false_discovery import false_discovery_rate
 from rvga.formats import open_file
 from rvga.genetic_covariance import GeneticCovariance
 from rvga.ld_reference import LdReference
@@ -142,6 +151,149 @@ def test_published_method_jackknife_and_regions(study, tmp_path):
     assert not np.allclose(table.standard_error_raw, closed)
 
 
+@pytest.fixture(scope="module")
+def blocky(tmp_path_factory):
+    """Return a study and its LD reference of 28 blocks, enough for a jackknife."""
+    made = make_study(tmp_path_factory.mktemp("blocky"), n=900)
+    return made, ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
+
+
+def dense_bands(study, reference_path: Path, free: bool):
+    """Return band estimates from the study's scores, all blocks at once."""
+    n, number = float(study.n), len(bands.EDGES)
+    with LdReference.open(reference_path) as reference:
+        position = reference.variants.base_pair_location.to_numpy()
+        second = (reference.variants.chromosome == "2").to_numpy()
+        scores = study.scores[(position - 1000) // 100 + second * (len(study.scores) // 2)]
+        seen = [
+            (h.project_block(b.M, b.R_a, b.R_b, b.T, scores[i:j], reference.n_a, reference.n_b),
+             bands.band_of(b.share))
+            for i, j, b in reference.blocks()
+        ]  # fmt: skip
+        m = float(reference.m)
+    t_1 = np.concatenate([bands.band_sums(np.diag(p.H_1), band, number) for p, band in seen])
+    t_2 = np.concatenate([bands.band_sums(p.t_2, band, number) for p, band in seen])
+    Q = np.concatenate(
+        [bands.band_sums(p.q[:, :, None] * p.q[:, None, :], band, number) for p, band in seen]
+    )
+    block = np.repeat(np.arange(len(seen)), number)
+    use, variance = (t_1 > 0) & (t_2 > 0), np.trace(study.Sigma)
+    h2 = 0.0
+    x = np.stack([t_2 / m, t_1], axis=1)
+
+    def fit(w, y, kappa, keep):
+        root = np.sqrt(w[keep])
+        if kappa is None:
+            return np.linalg.lstsq(root[:, None] * x[keep], root * y[keep], rcond=None)[0]
+        left = (root * x[keep, 0])[:, None]
+        right = root * (y[keep] - kappa * t_1[keep])
+        return np.array([np.linalg.lstsq(left, right, rcond=None)[0][0], kappa])
+
+    for _ in range(3):
+        w = t_1 / (t_1 / n + h2 * t_2 / m) ** 2
+        y = Q.trace(axis1=1, axis2=2) / variance
+        h2 = np.clip(fit(w, y, None if free else 1 / n, use)[0], 0, 1)
+    w = t_1 / (t_1 / n + h2 * t_2 / m) ** 2
+    r = len(study.Sigma)
+
+    def all_pairs(keep):
+        out = np.zeros((2, r, r))
+        for j in range(r):
+            for k in range(r):
+                kappa = None if free else study.Sigma[j, k] / n
+                out[:, j, k] = fit(w, Q[:, j, k], kappa, keep)
+        return out
+
+    without = np.stack([all_pairs(use & (block != i)) for i in range(len(seen))])
+    return *all_pairs(use), without
+
+
+@pytest.mark.parametrize("intercept", ["fixed", "free"])
+def test_bands_equal_a_weighted_fit_over_all_blocks(blocky, tmp_path, intercept):
+    made, reference = blocky
+    done = run_stage(
+        "heritability", heritability_args(made, reference, tmp_path), "--threads", 2,
+        "--heritability-method", "bands", "--intercept", intercept, "--se-method", "jackknife",
+        "--summary", tmp_path / "s.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    Gamma, kappa, without = dense_bands(made, reference, intercept == "free")
+    # The dataset holds z in single precision.
+    with GeneticCovariance.open(tmp_path / "genetic_covariance.h5") as covariance:
+        size = np.abs(Gamma).max()
+        np.testing.assert_allclose(covariance.moments.Gamma, Gamma, atol=1e-5 * size)
+        np.testing.assert_allclose(covariance.left_out, without[:, 0], atol=1e-5 * size)
+        assert covariance.moments.scale == pytest.approx(1)
+    table = read_table(tmp_path / "heritability.tsv", "heritability")
+    rows = made.bases.astype(float)
+    variance = np.einsum("vr,vr->v", rows @ made.Sigma, rows)
+    h2 = np.einsum("vr,gvr->gv", rows, rows @ np.concatenate([Gamma[None], without[:, 0]]))
+    h2 = h2 / variance
+    np.testing.assert_allclose(table.heritability_raw, h2[0], atol=1e-4)
+    centred = h2[1:] - h2[1:].mean(axis=0)
+    G = len(centred)
+    error = np.sqrt((G - 1) / G * (centred**2).sum(axis=0))
+    np.testing.assert_allclose(table.standard_error_raw, error, rtol=1e-3)
+    rate = false_discovery_rate(table.neg_log_10_p_value.to_numpy())
+    np.testing.assert_allclose(table.false_discovery_rate, rate, rtol=1e-5)
+    if intercept == "free":
+        found = read_table(tmp_path / "intercepts.tsv", "intercepts")
+        ratio = made.n * np.diag(kappa) / np.diag(made.Sigma)
+        np.testing.assert_allclose(found.intercept, ratio, rtol=1e-4)
+    numbers = json.loads((tmp_path / "s.json").read_text())["numbers"]
+    assert numbers["heritability_bands"] == pytest.approx(
+        np.trace(Gamma) / np.trace(made.Sigma), abs=1e-4
+    )
+    each = numbers["model_difference"] / numbers["model_difference_standard_error"]
+    assert numbers["model_test_z"] == pytest.approx(each)
+    assert 0 <= numbers["heterogeneity_p_value"] <= 1
+    assert 0 < numbers["blend_factor"] < 1
+
+
+def test_what_the_tests_of_the_model_say_is_warned_of():
+    numbers = {
+        "n_jackknife_groups": 200, "model_test_neg_log_10_p_value": 4.0, "model_test_z": 4.0,
+        "heritability_moments": 0.3, "heritability_bands": 0.2, "mean_intercept": 1.2,
+        "mean_intercept_standard_error": 0.02, "mean_intercept_neg_log_10_p_value": 8.0,
+    }  # fmt: skip
+    for change, said in (
+        ({}, ["estimators of mean heritability disagree", "the mean intercept is 1.200"]),
+        ({"model_test_neg_log_10_p_value": 2.0}, ["the mean intercept is 1.200"]),
+        ({"mean_intercept_neg_log_10_p_value": None}, ["estimators of mean heritability"]),
+        ({"n_jackknife_groups": 49}, []),
+    ):
+        warnings: list[str] = []
+        rvga_heritability.warn_of_model(numbers | change, warnings)
+        assert len(warnings) == len(said)
+        assert all(words in text for words, text in zip(said, warnings, strict=True))
+
+
+def test_auto_errors_lie_between_both_and_closed_forms_follow(blocky, tmp_path):
+    made, reference = blocky
+    errors = {}
+    for method in ("closed_form", "jackknife", "auto"):
+        out = tmp_path / method
+        out.mkdir()
+        done = run_stage(
+            "heritability", heritability_args(made, reference, out), "--se-method", method,
+            "--heritability-method", "bands", "--summary", out / "s.json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        for name, kind in (("heritability", "heritability"), ("regions", "regions"),
+                           ("genetic_correlation", "genetic_correlation")):  # fmt: skip
+            table = read_table(out / f"{name}.tsv", kind)
+            assert set(table.se_method) == {method}
+            errors[name, method] = table.standard_error_raw.to_numpy()
+    factor = json.loads((tmp_path / "auto/s.json").read_text())["numbers"]["blend_factor"]
+    for name in ("heritability", "regions"):
+        closed, jack = errors[name, "closed_form"], errors[name, "jackknife"]
+        expected = np.sqrt(closed**2 + factor * np.maximum(jack**2 - closed**2, 0))
+        np.testing.assert_allclose(errors[name, "auto"], expected, rtol=1e-5)
+    # Both are estimates of the same size of error.
+    ratio = np.median(errors["heritability", "jackknife"] / errors["heritability", "closed_form"])
+    assert 0.4 < ratio < 2.5
+
+
 def test_variants_missing_from_the_dataset_do_not_bias(study, result, tmp_path):
     made, reference = study
     thinned = tmp_path / "thin.rvga.h5"
@@ -192,6 +344,9 @@ def other_positions(made, folder: Path) -> Path:
         ("regions damaged", "cannot be read as a NIfTI image"),
         ("voxel out of range", "'60' is not a voxel; give numbers from 0 to 59"),
         ("voxel maps without folder", "needs --out-voxel-maps"),
+        ("free intercept as published", "--intercept free is not to be had with"),
+        ("auto errors as published", "--se-method auto is not to be had with"),
+        ("free intercept in closed form", "the closed form leaves out the error of the intercept"),
         ("matrix without file", "needs --out-matrix"),
         ("dataset of another kind", "an rvga 'minimal' file is due here"),
         ("reference missing", "no such file"),
@@ -219,6 +374,12 @@ def test_bad_input(study, tmp_path, case, message):
         options = ["--correlation-voxels", "0,60", "--out-voxel-maps", out / "maps"]
     elif case == "voxel maps without folder":
         options = ["--correlation-voxels", "0"]
+    elif case == "free intercept as published":
+        options = ["--heritability-method", "published", "--intercept", "free"]
+    elif case == "auto errors as published":
+        options = ["--heritability-method", "published", "--se-method", "auto"]
+    elif case == "free intercept in closed form":
+        options = ["--intercept", "free"]
     elif case == "matrix without file":
         options = ["--genetic-correlation-matrix"]
     elif case == "dataset of another kind":

@@ -45,15 +45,22 @@ def test_tail_of_a_dataset(run_stage, dataset, tmp_path):
 
 
 def test_published_rule(run_stage, dataset, tmp_path):
-    out = tmp_path / "tail.h5"
+    out, summary = tmp_path / "tail.h5", tmp_path / "s.json"
     done = run_stage(
         "image_tail", "--dataset", dataset, "--out", out, "--significance", "published",
-        "--significance-level", 1e-3,
+        "--significance-level", 1e-3, "--draws", 2000, "--summary", summary,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     with formats.open_file(out, "tail") as file:
-        assert file.attributes["critical_z"] == pytest.approx(stats.norm.isf(5e-4 / 3.5))
-        assert np.all(file["relative_error"][...] == 0)
+        tail = significance.Tail.of(file)
+    assert tail.critical_z == tail.critical_z_published
+    assert tail.critical_z == pytest.approx(stats.norm.isf(5e-4 / 3.5))
+    numbers = json.loads(summary.read_text())["numbers"]
+    # What the published rule really lets through, by the table of image-wide p.
+    assert numbers["critical_z_image_wide"] == tail.critical_z_image_wide
+    p = 10.0 ** -significance.image_wide_neg_log_10_p(np.array([tail.critical_z]), tail)[0]
+    assert numbers["image_wide_p_of_published"] == pytest.approx(p)
+    assert (p > 1e-3) == (tail.critical_z < tail.critical_z_image_wide)
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,13 @@ def test_chunks_cover_each_variant_once_and_no_two_chromosomes(run_stage, main, 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = read_table(out, "chunks")
+    assert table["file"].astype(str).tolist() == ["1"] * 4
     assert table["chunk"].tolist() == [1, 2, 3, 4]
     assert table["chromosome"].tolist() == ["2", "2", "2", "X"]
     assert table["first_variant"].tolist() == [0, 10, 20, 25]
     assert table["n_variants"].tolist() == [10, 10, 5, 8]
     assert json.loads(summary.read_text())["numbers"] == {
-        "n_chunks": 4, "n_left_out": 0, "n_variants": 33
+        "n_chunks": 4, "n_files": 1, "n_left_out": 0, "n_variants": 33
     }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_one_chromosome_of_a_file(main, tmp_path):
     done = run_here(plan_chunks, "--genotypes", main, "--chromosome", "chrX", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "25 variants are not on chromosome X" in done.stderr
-    assert read_table(out, "chunks").to_numpy().tolist() == [[1, "X", 25, 8]]
+    assert read_table(out, "chunks").iloc[:, 1:].to_numpy().tolist() == [[1, "X", 25, 8]]
 
 
 def test_file_in_no_order_makes_mixed_chunks(tmp_path):
@@ -63,9 +64,27 @@ def test_file_in_no_order_makes_mixed_chunks(tmp_path):
         run_here(plan_chunks, "--genotypes", path, "--chunk-variants", 200, "--out", out).returncode
         == 0
     )
-    assert read_table(out, "chunks").to_numpy().tolist() == [
+    assert read_table(out, "chunks").iloc[:, 1:].to_numpy().tolist() == [
         [1, "mixed", 0, 200], [2, "mixed", 200, 100]
     ]  # fmt: skip
+
+
+def test_several_files_in_one_table(main, tmp_path):
+    other = write_bed(tmp_path / "h", hard_calls(7, 10, seed=2), PEOPLE)
+    out = tmp_path / "chunks.tsv"
+    done = run_here(
+        plan_chunks, "--genotypes", main, other, "--chromosome", "X", "all", "--file", "00001",
+        "00002", "--chunk-variants", 5, "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in out.read_text().splitlines()]
+    assert rows[0] == ["file", "chunk", "chromosome", "first_variant", "n_variants"]
+    assert rows[1:] == [
+        ["00001", "1", "X", "25", "5"],
+        ["00001", "2", "X", "30", "3"],
+        ["00002", "1", "1", "0", "5"],
+        ["00002", "2", "1", "5", "2"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +92,7 @@ def test_file_in_no_order_makes_mixed_chunks(tmp_path):
     [
         (lambda main: None, ["--chromosome", "7"], "holds no variant of chromosome 7"),
         (lambda main: None, ["--chromosome", "moon"], "chromosome 'moon' is unknown"),
+        (lambda main: None, ["--file", "a", "b"], "--file names 2 for 1 genotype files"),
         (lambda main: main.unlink(), [], "no such file"),
         (lambda main: main.write_bytes(b""), [], "the file is empty (genotypes)"),
         (lambda main: main.write_bytes(main.read_bytes()[:-9]), [], "cut short"),

@@ -7,7 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from helpers import files_in, make_image_study, run_stage, write_nifti
+from helpers import (
+    files_in,
+    make_image_study,
+    run_stage,
+    write_metric,
+    write_nifti,
+    write_surface,
+)
 from rvga import formats
 
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]])
@@ -46,9 +53,10 @@ def test_values_and_counts(study, tmp_path):
     summary = json.loads((tmp_path / "x.json").read_text())
     assert summary["numbers"] == {
         "n_images": 12, "n_voxels": 116, "n_images_not_finite": 1, "n_values_not_finite": 2,
+        "geometry_type": "nifti", "parts": [], "smoothable": True,
     }  # fmt: skip
-    assert "1 of 12 images have values that are not finite" in summary["warnings"][0]
-    assert "1 of 12 images have values that are not finite" in done.stderr
+    assert "1 of 12 images have missing values (2 in all)" in summary["warnings"][0]
+    assert "1 of 12 images have missing values (2 in all)" in done.stderr
 
 
 def test_bytes_do_not_depend_on_threads(study, tmp_path):
@@ -127,6 +135,186 @@ def test_bad_input_is_one_message_and_leaves_nothing(study, tmp_path, spoil):
         *("--out", tmp_path / "x.h5", "--summary", tmp_path / "x.json"),
     )
     assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("ERROR") == 1
+    assert "Traceback" not in done.stderr
+    assert files_in(tmp_path) == before
+
+
+# -------------------------------------------------------------------------------------------
+# Images of other kinds
+# -------------------------------------------------------------------------------------------
+
+
+def images_of(path):
+    """Return the subjects and images of an images file, sorted by subject."""
+    with formats.open_file(path, "images") as found:
+        subjects = found.array("subject")
+        order = np.argsort(subjects)
+        return subjects[order].tolist(), found["images"][...][order]
+
+
+def test_volumes_one_file_and_a_table_give_equal_images(study, tmp_path):
+    ids = tmp_path / "ids.txt"
+    ids.write_text("\n".join(study.subjects))
+    stack = np.moveaxis(study.volumes, 0, -1)
+    inside = study.volumes[:, study.inside]
+    rows = [
+        "\t".join([subject, *(f"{value:.9g}" for value in values)])
+        for subject, values in zip(study.subjects, inside, strict=True)
+    ]
+    header = "\t".join(["subject", *(f"v{k}" for k in range(inside.shape[1]))])
+    (tmp_path / "table.tsv").write_text("\n".join([header, *rows]) + "\n")
+    many = ("--subjects", ids, "--mask", study.mask)
+    ways = {
+        "single": (*("--images", study.images), *many),
+        "stack": (*("--images", write_nifti(tmp_path / "all.nii", stack, AFFINE)), *many),
+        "packed": (*("--images", write_nifti(tmp_path / "all.nii.gz", stack, AFFINE)), *many),
+        "table": ("--images", tmp_path / "table.tsv"),
+    }
+    found = {}
+    for name, options in ways.items():
+        share = ("--share", "1/1") if name in ("stack", "packed") else ()
+        out = tmp_path / f"{name}.h5"
+        done = run_stage("read_images", *options, *share, "--out", out)
+        assert done.returncode == 0, done.stderr
+        found[name] = images_of(out)
+    for name in ("stack", "packed", "table"):
+        assert found[name][0] == found["single"][0]
+        np.testing.assert_array_equal(found[name][1], found["single"][1])
+    for name in ("table", "stack"):
+        shares = []
+        for share in ("1/2", "2/2"):
+            out = tmp_path / "share.h5"
+            done = run_stage("read_images", *ways[name], "--share", share, "--out", out)
+            assert done.returncode == 0, done.stderr
+            shares.append(images_of(out))
+        assert sorted(shares[0][0] + shares[1][0]) == found["single"][0]
+
+
+def gifti_study(folder, n=6, vertices=20):
+    """Write two surfaces and, for n subjects, a map on each; return the maps by part."""
+    rng = np.random.default_rng(8)
+    values = {}
+    for side, structure in (("lh", "CortexLeft"), ("rh", "CortexRight")):
+        points = rng.normal(size=(vertices, 3)).astype(np.float32)
+        triangles = np.stack([np.arange(vertices - 2) + k for k in range(3)], axis=1)
+        write_surface(folder / f"{side}.surf.gii", structure, points, triangles.astype(np.int32))
+        values[side] = rng.normal(size=(n, vertices)).astype(np.float32)
+        for k, row in enumerate(values[side]):
+            write_metric(folder / f"{side}.{k}.gii", row)
+    (folder / "ids.txt").write_text("".join(f"s{k}\n" for k in range(n)))
+    return values
+
+
+def test_parts_are_joined(tmp_path):
+    values = gifti_study(tmp_path)
+    done = run_stage(
+        "read_images",
+        *("--images", [tmp_path / f"{side}.{k}.gii" for side in ("lh", "rh") for k in range(6)]),
+        *("--subjects", tmp_path / "ids.txt"),
+        *("--surface", tmp_path / "lh.surf.gii", tmp_path / "rh.surf.gii"),
+        *("--part", "lh:0:1:0", "--part", "rh:0:2:0"),
+        *("--out", tmp_path / "x.h5", "--summary", tmp_path / "x.json", "--threads", 2),
+    )
+    assert done.returncode == 0, done.stderr
+    with formats.open_file(tmp_path / "x.h5", "images") as found:
+        expected = np.hstack([values["lh"], values["rh"]])
+        np.testing.assert_array_equal(found["images"][...], expected)
+        assert found["part"][...].tolist() == [0] * 20 + [1] * 20
+        assert found["geometry/vertex"][...].tolist() == list(range(40))
+        assert found["geometry/triangles"][...].max() == 39
+        np.testing.assert_allclose(found["voxel_sum"][...], expected.sum(axis=0), atol=1e-5)
+        assert found.attributes["geometry_type"] == "joined"
+    numbers = json.loads((tmp_path / "x.json").read_text())["numbers"]
+    assert numbers["parts"] == ["lh", "rh"]
+    assert numbers["smoothable"]
+
+
+def test_tables_of_two_parts_are_joined_by_subject(tmp_path):
+    (tmp_path / "a.tsv").write_text("subject\tp\tq\ns1\t1\t2\ns2\t3\t4\ns3\t5\tNA\n")
+    (tmp_path / "b.csv").write_text("IID,u,v,w\ns3,9,8,7\ns9,1,1,1\ns1,6,5,4\ns2,3,2,1\n")
+    out = tmp_path / "x.h5"
+    options = ("--part", "A:0:0:0", "--part", "B:0:0:0", "--out", out)
+    images = ("--images", tmp_path / "a.tsv", tmp_path / "b.csv")
+    done = run_stage("read_images", *images, *options)
+    assert done.returncode == 0, done.stderr
+    assert "the images have no coordinates to smooth by" in done.stderr
+    assert images_of(out)[0] == ["s1", "s2", "s3"]
+    expected = [[1, 2, 6, 5, 4], [3, 4, 3, 2, 1], [5, np.nan, 9, 8, 7]]
+    np.testing.assert_array_equal(images_of(out)[1], expected)
+    (tmp_path / "b.csv").write_text("IID,u,v,w\ns3,9,8,7\ns1,6,5,4\n")
+    done = run_stage("read_images", *images, *options)
+    assert done.returncode == 2
+    assert "b.csv: lacks 1 subjects that a.tsv has ('s2' the first)" in done.stderr
+    (tmp_path / "b.csv").write_text("IID,u,v,w\ns3,9,8,7\ns1,6,5,4\ns2,1,1,1\ns1,6,5,4\n")
+    done = run_stage("read_images", *images, *options)
+    assert done.returncode == 2
+    assert "b.csv: subject 's1' is there twice" in done.stderr
+
+
+def twice_in_a_table(folder):
+    (folder / "t.tsv").write_text("subject\ta\tb\ns1\t1\t2\ns1\t2\t3\n")
+    return ["--images", folder / "t.tsv"], "t.tsv: subject 's1' is there twice"
+
+
+def mask_for_a_table(folder):
+    (folder / "t.tsv").write_text("subject\ta\tb\ns1\t1\t2\n")
+    return ["--images", folder / "t.tsv", "--mask", folder / "t.tsv"], "which takes no --mask"
+
+
+def volumes_without_ids(folder):
+    write_nifti(folder / "all.nii", np.ones((3, 3, 3, 2)), AFFINE)
+    write_nifti(folder / "mask.nii", np.ones((3, 3, 3)), AFFINE)
+    given = ["--images", folder / "all.nii", "--mask", folder / "mask.nii"]
+    return given, "give the list of its subjects (--image_subjects)"
+
+
+def no_mask_for_a_volume(folder):
+    write_nifti(folder / "a.nii", np.ones((3, 3, 3)), AFFINE)
+    (folder / "ids.txt").write_text("s1\n")
+    given = ["--images", folder / "a.nii", "--subjects", folder / "ids.txt"]
+    return given, "a.nii: is a volume (NIfTI), which needs a mask"
+
+
+def a_table_as_one_image(folder):
+    (folder / "t.tsv").write_text("subject\ta\tb\ns1\t1\t2\n")
+    (folder / "ids.txt").write_text("s1\n")
+    given = ["--images", folder / "t.tsv", "--subjects", folder / "ids.txt"]
+    return given, "t.tsv: is a table of subjects"
+
+
+def text_named_as_an_image(folder):
+    (folder / "a.nii.gz").write_text("no image")
+    write_nifti(folder / "mask.nii", np.ones((3, 3, 3)), AFFINE)
+    given = ["--images", folder / "a.nii.gz", "--mask", folder / "mask.nii"]
+    return given, "a.nii.gz: is named as an image but holds no image"
+
+
+def no_share(folder):
+    (folder / "t.tsv").write_text("subject\ta\tb\ns1\t1\t2\n")
+    return ["--images", folder / "t.tsv", "--share", "3/2"], "'3/2' is no share"
+
+
+def parts_of_one_name(folder):
+    (folder / "t.tsv").write_text("subject\ta\tb\ns1\t1\t2\n")
+    given = ["--images", folder / "t.tsv", folder / "t.tsv", "--part", "a:::", "--part", "a:::"]
+    return given, "each part needs a name of its own"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        twice_in_a_table, mask_for_a_table, volumes_without_ids, no_mask_for_a_volume,
+        a_table_as_one_image, text_named_as_an_image, no_share,
+        parts_of_one_name,
+    ],
+)  # fmt: skip
+def test_other_bad_input_is_one_message(tmp_path, spoil):
+    given, message = spoil(tmp_path)
+    before = files_in(tmp_path)
+    done = run_stage("read_images", *given, "--out", tmp_path / "x.h5")
+    assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert done.stderr.count("ERROR") == 1
     assert "Traceback" not in done.stderr

@@ -182,7 +182,9 @@ class Study:
             omnibus = significance.omnibus_neg_log_10_p(
                 components.beta, components.a, dataset.A[0], nu
             )
-        tail = significance.published_tail(3.2, 1e-6)
+        tail = significance.image_wide_tail(
+            np.eye(5), np.eye(5), n_eff=3.2, significance_level=1e-6, draws=200
+        )
         with formats.create(
             self.path("tail.h5"),
             "tail",
@@ -190,6 +192,8 @@ class Study:
                 "significance": "image_wide",
                 "significance_level": 1e-6,
                 "critical_z": tail.critical_z,
+                "critical_z_image_wide": tail.critical_z_image_wide,
+                "critical_z_published": tail.critical_z_published,
                 "n_eff": 3.2,
             },
             inputs={"dataset": self.dataset_digest},
@@ -257,6 +261,7 @@ class Study:
             heritability=shown,
             standard_error=np.where(raw < 0, np.nan, 0.03),
             neg_log_10_p_value=3.0,
+            false_discovery_rate=0.01,
             heritability_raw=raw,
             standard_error_raw=0.03,
             se_method="closed_form",
@@ -270,8 +275,9 @@ class Study:
         value = value / np.einsum("vr,vr->v", rows @ self.Sigma, rows)
         regions = pd.DataFrame(
             {"region": names, "n_voxels": 1, "x_mm": 0.0, "y_mm": 0.0, "z_mm": 0.0,
-             "heritability": value, "standard_error": 0.05, "heritability_raw": value,
-             "standard_error_raw": 0.05, "reason": None}
+             "heritability": value, "standard_error": 0.05, "neg_log_10_p_value": 3.0,
+             "false_discovery_rate": 0.01, "heritability_raw": value,
+             "standard_error_raw": 0.05, "se_method": "closed_form", "reason": None}
         )  # fmt: skip
         tables.write_table(regions, self.path("regions.tsv"), "regions")
         product = rows @ self.Gamma @ rows.T
@@ -281,8 +287,10 @@ class Study:
             {"region_1": names[one], "region_2": names[two],
              "genetic_correlation": rho[one, two], "standard_error": 0.1,
              "neg_log_10_p_value": 4 * np.abs(rho[one, two]),
-             "genetic_correlation_raw": rho[one, two], "standard_error_raw": 0.1,
-             "phenotypic_correlation": rho[one, two] / 2, "reason": None}
+             "false_discovery_rate": 0.01, "genetic_correlation_raw": rho[one, two],
+             "standard_error_raw": 0.1,
+             "phenotypic_correlation": rho[one, two] / 2, "se_method": "closed_form",
+             "reason": None}
         )  # fmt: skip
         tables.write_table(pairs, self.path("genetic_correlation.tsv"), "genetic_correlation")
         with formats.create(
@@ -302,8 +310,10 @@ class Study:
             genetic_correlation=np.linspace(-0.5, 0.9, self.N),
             standard_error=0.1,
             neg_log_10_p_value=2.0,
+            false_discovery_rate=0.01,
             genetic_correlation_raw=np.linspace(-0.5, 0.9, self.N),
             standard_error_raw=0.1,
+            se_method="closed_form",
             reason=None,
         )
         tables.write_table(trait, self.path("height.tsv"), "cross_trait")
@@ -313,13 +323,29 @@ class Study:
             "select_subjects": {
                 "n": N_SUBJECTS, "n_voxels": self.N, "n_voxels_mask": self.N + 2,
                 "n_voxels_dropped_coverage": 2, "n_voxels_dropped_constant": 0,
+                "coverage": {
+                    "min_coverage": 0.9, "lowest": 0.525, "mean": 0.9987, "n_voxels_full": 1,
+                    "n_values_filled": 4321, "n_subjects_filled": 37,
+                    "largest_share_filled": 0.043,
+                },
                 "matches": [{"examples": ["person_007"]}],
                 "flow": [
                     {"step": "images", "n_in": 610, "n_out": 605, "reason": f"{NASTY} is odd"},
                     {"step": "covariates", "n_in": 605, "n_out": 600, "reason": "incomplete"},
                 ],
             },
-            "make_ldrs": {"quality_components": [1, 2, 4], "quality_correlation": [0.3, 0.5, 0.7]},
+            "fit_bases": {
+                "n_eff_standard_error": 0.07, "decomposition": "krylov",
+                "largest_relative_residual": 3.2e-7,
+            },
+            "make_ldrs": {
+                "quality_components": [1, 2, 4], "quality_correlation": [0.3, 0.5, 0.7],
+                "outliers": {"n": 5, "threshold": 11.25},
+            },
+            "minimal_dataset": {
+                "m": 1000, "r": 5, "variant_bytes": 10_600, "fixed_bytes": 40_000,
+                "lambda_gc": [1.01, 1.52, 0.98, None, 1.04],
+            },
             "ld_reference": {"n_a": 250, "n_b": 250, "n_2": 500, "ld_share": 0.98},
             "heritability": {
                 "n_used_variants": 118, "share_of_reference": 0.9833, "n_blocks_used": 7,
@@ -410,6 +436,26 @@ def page(study, whole) -> str:
     return study.path("report.html").read_text()
 
 
+def test_both_rules_are_counted_whichever_decides(study, page):
+    section = sections_of(page)["association"]
+    rows = re.findall(r"<tr>(.*?)</tr>", section)
+    cells = [re.findall(r">([^<]*)</td>", row) for row in rows]
+    rules = {row[0]: row for row in cells if row and "p " in row[0]}
+    used = next(row for name, row in rules.items() if name.endswith("– used"))
+    published = next(row for name, row in rules.items() if "published" in name)
+    z = np.abs(tables.read_table(study.path("variants.tsv.gz"), "variants")["z"].to_numpy())
+    normal = np.abs(significance.t_to_normal(z, N_SUBJECTS - N_COVARIATES - 1))
+    with formats.open_file(study.path("tail.h5"), "tail") as file:
+        tail = significance.Tail.of(file)
+    assert "image-wide" in used[0]
+    for row, limit in (
+        (used, tail.critical_z_image_wide),
+        (published, tail.critical_z_published),
+    ):
+        assert row[1] == f"{limit:.3f}"
+        assert int(row[3].replace(",", "")) == (normal > limit).sum()
+
+
 def sections_of(page: str) -> dict[str, str]:
     """Return the text of each section by its id."""
     return dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, flags=re.DOTALL))
@@ -418,16 +464,26 @@ def sections_of(page: str) -> dict[str, str]:
 def test_every_part_of_a_whole_run_has_its_section(page):
     found = sections_of(page)
     assert list(found) == [
-        "glance", "truth", "flow", "representation", "association", "maps", "loci",
+        "glance", "truth", "flow", "representation", "dataset", "association", "maps", "loci",
         "heritability", "correlation", "cross_trait", "methods", "parameters", "stages",
         "versions", "warnings",
     ]  # fmt: skip
     assert "Not run" not in page
+    # What the stages' summaries say.
+    assert "at least 90 % of the subjects" in found["flow"]
+    assert "the least covered voxel has 52.5 %" in found["flow"]
+    assert "4,321 missing values of 37 subjects are filled" in found["flow"]
+    assert "5 subjects lie far from all others" in found["flow"]
+    assert "standard error is 0.07" in found["representation"]
+    assert "largest relative residual is 3.2" in found["representation"]
+    assert "50,600" in found["dataset"]
+    assert "2.12 bytes a variant and component" in found["dataset"]
+    assert "largest 1.52" in found["dataset"]
     for section in found:
         assert f'<a href="#{section}">' in page
     pictures = {name: text.count("<img ") for name, text in found.items()}
     assert pictures["truth"] == 6
-    assert pictures["representation"] == 3
+    assert pictures["representation"] == 3 + 4  # maps of the components
     assert pictures["association"] == 2
     assert pictures["maps"] == 1 + 1
     assert pictures["heritability"] == 3
@@ -507,7 +563,7 @@ def test_a_run_of_the_representation_only_says_what_was_not_run(study):
     assert "Not run: it needs ld_panel_1" in found["cross_trait"]
     assert "Not run" in found["association"]
     assert "truth" not in found
-    assert found["representation"].count("<img ") == 2
+    assert found["representation"].count("<img ") == 2 + 4  # maps of the components
     assert "Reconstruction quality is not shown" in found["representation"]
 
 

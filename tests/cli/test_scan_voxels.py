@@ -104,13 +104,69 @@ def test_scan_agrees_with_the_dataset(run_stage, made, tmp_path):
     assert numbers["n_variants"] == M
 
 
+def test_every_significant_pair_on_request(run_stage, made, tmp_path):
+    dataset, path, _ = made
+    pairs_path = tmp_path / "pairs.tsv.gz"
+    done, out, _ = scan(run_stage, tmp_path / "all", dataset, path, "--out-pairs", pairs_path)
+    assert done.returncode == 0, done.stderr
+    pairs = read_table(pairs_path, "pairs")
+    with MinimalDataset.open(dataset) as opened, formats.open_file(path, "tail") as stored:
+        statistics = opened.voxel_statistics(0, opened.m)
+        tail = significance.Tail.of(stored)
+        variants, nu = opened.variants, opened.nu
+    normal = np.abs(significance.t_to_normal(statistics["z"], nu))
+    row, voxel = np.nonzero(normal > tail.critical_z)
+    assert len(pairs) == len(row) > 0
+    assert pairs["variant_id"].tolist() == variants["variant_id"].iloc[row].tolist()
+    assert np.array_equal(pairs["voxel"], voxel)
+    for name in ("beta", "standard_error", "z", "neg_log_10_p_value"):
+        np.testing.assert_allclose(pairs[name], statistics[name][row, voxel], rtol=1e-6)
+    np.testing.assert_allclose(
+        pairs["neg_log_10_p_image_wide"],
+        significance.image_wide_neg_log_10_p(normal[row, voxel], tail),
+        rtol=1e-6,
+    )
+    hits = read_table(out, "variants")
+    counted = pairs.groupby(["chromosome", "variant_id"], sort=False).size()
+    significant = hits[hits["n_significant_voxels"] > 0]
+    assert counted.tolist() == significant["n_significant_voxels"].tolist()
+
+
+def test_variants_are_counted_by_both_rules(run_stage, made, tmp_path):
+    import rvga_image_tail
+
+    dataset, _, _ = made
+    counts = {}
+    for rule in ("image_wide", "published"):
+        tail = tmp_path / f"{rule}.h5"
+        rvga_image_tail.main(
+            ["--dataset", str(dataset), "--out", str(tail), "--draws", "1000", "--threads", "1"]
+            + ["--significance", rule, "--significance-level", "0.2"]
+        )
+        done, out, _ = scan(run_stage, tmp_path / rule, dataset, tail)
+        assert done.returncode == 0, done.stderr
+        counts[rule] = json.loads((tmp_path / rule / "s.json").read_text())["numbers"]
+        hits = read_table(out, "variants")
+        significant = int((hits["n_significant_voxels"] > 0).sum())
+        assert significant == counts[rule]["n_significant_variants"]
+        assert significant == counts[rule][f"n_beyond_{rule}"]
+    for name in ("n_beyond_image_wide", "n_beyond_published"):
+        assert counts["image_wide"][name] == counts["published"][name]
+    assert counts["published"]["n_beyond_published"] != counts["published"]["n_beyond_image_wide"]
+
+
 def test_parts_blocks_and_threads_change_nothing(run_stage, made, tmp_path):
     dataset, tail, _ = made
-    _, whole, whole_voxels = scan(run_stage, tmp_path / "whole", dataset, tail)
-    done, again, again_voxels = scan(
-        run_stage, tmp_path / "b", dataset, tail, "--block-variants", 7, "--threads", 2
+    pairs = [tmp_path / name for name in ("one.tsv.gz", "other.tsv.gz")]
+    _, whole, whole_voxels = scan(
+        run_stage, tmp_path / "whole", dataset, tail, "--out-pairs", pairs[0]
     )
+    done, again, again_voxels = scan(
+        run_stage, tmp_path / "b", dataset, tail, "--block-variants", 7, "--threads", 2,
+        "--out-pairs", pairs[1],
+    )  # fmt: skip
     assert done.returncode == 0
+    assert pairs[1].read_bytes() == pairs[0].read_bytes()
     assert again.read_bytes() == whole.read_bytes()
     assert again_voxels.read_bytes() == whole_voxels.read_bytes()
     frames, counts = [], 0

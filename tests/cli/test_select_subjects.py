@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -125,6 +126,58 @@ def test_voxels_that_lack_a_value_or_are_constant_are_left_out(study, tmp_path):
     assert numbers["n_voxels_dropped_coverage"] == 1
     assert numbers["n_voxels_dropped_constant"] == 2
     assert numbers["n_subjects_incomplete_images"] == 1
+
+
+def test_coverage_decides_over_the_final_sample(study, tmp_path):
+    order = sorted(study.subjects)
+    values = {}
+    for row, volume in enumerate(study.volumes):
+        subject = study.subjects[row]
+        if subject in order[:4]:
+            volume[1, 1, 1] = np.nan  # 4 of 20 subjects, of whom 1 is removed: 3 of 19
+        if subject in order[:6]:
+            volume[2, 2, 2] = np.nan  # 6, of whom 1 is removed: 5 of 19
+        if subject not in order[:2]:
+            volume[3, 3, 3] = np.nan  # one value is left: constant
+        if subject == order[0]:
+            volume[4, 4, 1] = np.nan  # full in the sample
+        values[subject] = volume[study.inside]
+        write_nifti(study.images[row], volume, AFFINE)
+    (tmp_path / "remove.txt").write_text("\n".join([order[0], *order[20:]]))
+    places = [tuple(i) for i in np.argwhere(study.inside)]
+    some, fewer, alone, full = (
+        places.index(p) for p in ((1, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4, 1))
+    )
+    given = [batches(study, [range(10), range(10, 24)]), tmp_path / "subjects.h5"]
+    options = ("--remove", tmp_path / "remove.txt", "--summary", tmp_path / "x.json")
+    sample = np.array([values[subject] for subject in order[1:20]])
+    for least, dropped in (
+        (1.0, {some, fewer, alone}),
+        (0.8, {fewer, alone}),
+        (0.05, {alone}),
+    ):
+        done = study.select(*given, *options, "--min-coverage", least)
+        assert done.returncode == 0, done.stderr
+        kept = [k for k in range(len(places)) if k not in dropped]
+        assert full in kept
+        with formats.open_file(tmp_path / "subjects.h5", "subjects") as found:
+            assert found["voxel_index"][...].tolist() == kept
+            expected = np.nanmean(sample[:, kept], axis=0, dtype=np.float64)
+            np.testing.assert_allclose(found["voxel_mean"][...], expected, rtol=1e-12)
+            assert found.parameters["min_coverage"] == least
+        numbers = json.loads((tmp_path / "x.json").read_text())["numbers"]["coverage"]
+        assert numbers["n_values_filled"] == np.isnan(sample[:, kept]).sum()
+        assert numbers["n_subjects_filled"] == np.isnan(sample[:, kept]).any(axis=1).sum()
+        assert ("are filled in with the voxel's mean" in done.stderr) == (least < 1)
+    found = nibabel.load(tmp_path / "coverage.nii.gz").get_fdata()[study.inside]
+    np.testing.assert_allclose(found, np.isfinite(sample).mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("least", ["0", "1.1", "nan"])
+def test_a_share_out_of_range_is_refused(study, tmp_path, least):
+    done = study.select([study.mask], tmp_path / "s.h5", "--min-coverage", least)
+    assert done.returncode == 2
+    assert "--min-coverage" in done.stderr
 
 
 def test_without_genotypes_the_images_and_covariates_decide(study, tmp_path):
@@ -280,4 +333,4 @@ def test_no_voxel_left(study, tmp_path):
         write_nifti(path, np.full((6, 5, 4), row + 1.0, dtype=np.float32) * 0 + 5, AFFINE)
     done = study.select(batches(study, [range(24)]), tmp_path / "subjects.h5")
     assert done.returncode == 2
-    assert "0 of 116 voxels can be used (0 lack a value in some subject, 116 are" in done.stderr
+    assert "0 of 116 voxels can be used (0 have a value in less than 1 of the" in done.stderr

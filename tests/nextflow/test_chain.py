@@ -7,6 +7,8 @@ import gzip
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.xdist_group("nextflow-chain")
@@ -45,7 +47,8 @@ def test_every_result_is_published_where_the_table_says(finished):
         loci/tail.h5 loci/variants.tsv.gz loci/voxels.tsv loci/loci.tsv loci/lead_variants.tsv
         ld_reference/panel.ld.h5 heritability/heritability.tsv heritability/heritability.nii.gz
         heritability/genetic_correlation.tsv heritability/regions.tsv
-        heritability/genetic_covariance.h5 pipeline_info/params.json
+        heritability/genetic_covariance.h5 heritability/intercepts.tsv
+        cross_trait/cross_trait_regions.tsv pipeline_info/params.json
         pipeline_info/trace.tsv"""
     assert [name for name in text.split() if not (out / name).is_file()] == []
     assert list((out / "cross_trait").glob("*.tsv"))
@@ -96,7 +99,7 @@ def test_everything_is_cached_the_second_time(finished, nextflow):
 def test_a_stage_s_own_message_reaches_the_user(tmp_path, nextflow):
     """A mask that is no NIfTI file: the task fails once, with the entrypoint's sentence."""
     (tmp_path / "mask.nii.gz").write_text("no image")
-    (tmp_path / "a.nii.gz").write_text("no image")
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
     (tmp_path / "covariates.tsv").write_text("subject\tage\na\t1\n")
     (tmp_path / "images.csv").write_text("subject,image\na,a.nii.gz\n")
     run = nextflow(

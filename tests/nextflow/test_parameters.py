@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     files = ["mask.nii.gz", "covariates.tsv", "a.nii.gz", "b.nii.gz", "one/x.bed", "one/x.bim"]
     files += ["one/x.fam", "two/x.bed", "two/x.bim", "two/x.fam", "three/x.bed", "trait.tsv"]
+    files += ["one/y.bgen", "one/y.sample", "one/y.bgen.bgi", "one/z.VCF.gz", "one/z.psam"]
+    files += ["one/v.pgen", "one/v.pvar.zst", "one/v.psam", "one/w.bcf", "one/calls"]
     for name in files:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
@@ -83,17 +86,41 @@ def study(tmp_path_factory):
         "absent.csv": "subject,image\na,a.nii.gz\nb,c.nii.gz\n",
         "twice.csv": "subject,image\na,a.nii.gz\n\na,b.nii.gz\n",
         "blank.csv": 'subject,image\n"a b",a.nii.gz\n',
+        "lack.csv": "subject,image,part\na,a.nii.gz,lh\nb,b.nii.gz,lh\na,one/calls,rh\n",
+        "joined.csv": "subject,image,part\na,a.nii.gz,lh\na,one/calls,rh\n",
+        "both.csv": "subject,subjects,image\na,ids.txt,a.nii.gz\n",
+        "part.csv": "subject,image,part\na,a.nii.gz,l/h\n",
+        "some.csv": "subject,image\na,a.nii.gz\n,b.nii.gz\n",
+        "lists.csv": "image,subjects\na.nii.gz,ids.txt\nb.nii.gz,\n",
+        "uneven.csv": "image,part\na.nii.gz,lh\nb.nii.gz,rh\none/calls,rh\n",
+        "analyze.csv": "subject,image\na,one/alone.hdr\n",
+        "parts.csv": "part,mask\nlh,mask.nii.gz\nrh,a.nii.gz\n",
+        "parts_other.csv": "part,mask\nlh,mask.nii.gz\nmiddle,a.nii.gz\n",
+        "parts_few.csv": "part,mask\nlh,mask.nii.gz\n",
+        "table.tsv": "subject\tv1\tv2\na\t1\t2\n",
+        "ids.txt": "a\nb\n",
+        "one/alone.hdr": "",
         "genotypes.tsv": "chromosome\tpath\nchr1\tone/x.bed\n02\ttwo/x.bed\n",
         "chromosome.csv": "chromosome,path\n27,one/x.bed\n",
         "file_twice.csv": "chromosome,path\n1,one/x.bed\n2,./two/../one/x.bed\n",
         "companion.csv": "chromosome,path\n1,three/x.bed\n",
         "kind.csv": "chromosome,path\n1,trait.tsv\n",
+        "form.csv": "chromosome,path,format\n1,one/x.bed,gen\n",
+        "no_samples.csv": "chromosome,path,samples\n1,one/y.bgen,one/none.sample\n",
+        "formats.csv": "chromosome,path,variants,samples,format\n"
+        "0X,one/y.bgen,one/y.bgen.bgi,,\nall,one/z.VCF.gz,,,\n26,one/w.bcf,,one/y.sample,BCF\n"
+        "M,one/v.pgen,,,\nPAR1,one/calls,,,vcf\n",
         "trait.csv": "trait,path,n\n../up,trait.tsv,10\n",
         "trait_n.csv": "trait,path,n\nup,trait.tsv,many\n",
+        "trait_overlap.csv": "trait,path,overlap\nup,trait.tsv,some\n",
+        "trait_build.csv": "trait,path,build\nup,trait.tsv,GRCh37\n",
+        "trait_chain.csv": "trait,path,chain\nup,trait.tsv,no.chain\n",
+        "trait_taken.csv": "trait,path\nup.regions,trait.tsv\n",
     }
     for name, text in sheets.items():
         (folder / name).write_text(text, newline="")
     (folder / "latin.csv").write_bytes("subject,image\nmüller,a.nii.gz\n".encode("latin-1"))
+    (folder / "volumes.nii").write_bytes((348).to_bytes(4, "little") + bytes(400))
     (folder / "sheet.xlsx").write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
     (folder / "of [me] & 'you'").mkdir()
     for name in ("a.nii.gz", "b.nii.gz"):
@@ -113,7 +140,10 @@ MISTAKES = {
         "--clump_r2 3: out of range, should be above 0 and at most 1",
     ),
     "no number": ({"tail_draws": "few"}, "--tail_draws few: should be of type integer"),
-    "not among the choices": ({"se_method": "boot"}, "should be one of closed_form, jackknife"),
+    "not among the choices": (
+        {"se_method": "boot"},
+        "should be one of closed_form, jackknife, auto",
+    ),
     "no switch": ({"genetic_correlation_matrix": "yes"}, "should be true or false"),
     "no width of smoothing": ({"bandwidth": "0.0"}, "--bandwidth 0.0: should match"),
     "below the privacy limit": ({"minor_allele_count": 1}, "should be at least 5"),
@@ -147,6 +177,29 @@ MISTAKES = {
     "not UTF-8": ({"images": "latin.csv"}, "latin.csv, line 2: is no UTF-8 text"),
     "not text": ({"images": "sheet.xlsx"}, "sheet.xlsx, line 1: is no UTF-8 text"),
     "blank in an id": ({"images": "blank.csv"}, "blank.csv, line 2: subject 'a b'"),
+    "part without an image": ({"images": "lack.csv"}, "1 subjects have no image of part 'rh' ('b'"),
+    "one subject or many": ({"images": "both.csv"}, "line 2: both subject and subjects are given"),
+    "name of a part": ({"images": "part.csv"}, "line 2: part 'l/h' cannot name a file"),
+    "subject left out": ({"images": "some.csv"}, "some.csv, line 3: subject is empty"),
+    "list left out": ({"images": "lists.csv"}, "some files have a list of subjects and others"),
+    "parts of other numbers": (
+        {"images": "uneven.csv"},
+        "different numbers of files (lh: 1, rh: 2)",
+    ),
+    "half of a pair": ({"images": "analyze.csv"}, "alone.hdr and alone.img, and one is not there"),
+    "volumes without ids": ({"images": "volumes.nii"}, "give the list of its subjects"),
+    "table with ids": ({"images": "table.tsv", "image_subjects": "ids.txt"}, "leave the list out"),
+    "part that is no image's": (
+        {"images": "joined.csv", "parts": "parts_other.csv"},
+        "parts_other.csv, line 3: part 'middle' is in no row of the images",
+    ),
+    "part left out": (
+        {"images": "joined.csv", "parts": "parts_few.csv"},
+        "--parts parts_few.csv: part 'rh' is missing",
+    ),
+    "no surface": ({"surface": "lh.gii,rh.gii"}, "--surface lh.gii: no such file"),
+    "no coordinates": ({"coordinates": "x.csv"}, "give a table (voxel,x,y,z), index or none"),
+    "coverage": ({"min_coverage": 0}, "--min_coverage 0: out of range, should be above 0"),
     "no file matches": (
         {"images": ".", "image_pattern": "(x)[.]gz"},
         "no file name matches --image_pattern",
@@ -158,8 +211,29 @@ MISTAKES = {
     "genotype file twice": ({"genotypes": "file_twice.csv"}, "file_twice.csv, line 3: path"),
     "companion missing": ({"genotypes": "companion.csv"}, "three/x.bim: no such file"),
     "no genotype file": ({"genotypes": "kind.csv"}, "no genotype file that is read"),
+    "unknown format": (
+        {"genotypes": "form.csv"},
+        "form.csv, line 2: 'gen' is no genotype file that is read; use PLINK 2 (.pgen), PLINK 1",
+    ),
+    "sample file missing": (
+        {"genotypes": "no_samples.csv"},
+        "one/none.sample: no such file (column samples)",
+    ),
     "bad name of a trait": ({"traits": "trait.csv"}, "line 2: trait '../up' cannot name a file"),
     "size of a trait": ({"traits": "trait_n.csv"}, "trait_n.csv, line 2: n 'many' is no number"),
+    "overlap of a trait": (
+        {"traits": "trait_overlap.csv"},
+        "line 2: overlap 'some' should be possible",
+    ),
+    "build of a trait": (
+        {"traits": "trait_build.csv", "genome_build": "GRCh38"},
+        "line 2: up is on GRCh37, the study on GRCh38; give a chain file",
+    ),
+    "chain of a trait": ({"traits": "trait_chain.csv"}, "no.chain: no such file (column chain)"),
+    "name of a trait that is taken": (
+        {"traits": "trait_taken.csv"},
+        "trait 'up.regions' has the name of another table",
+    ),
 }
 
 
@@ -167,7 +241,11 @@ MISTAKES = {
 ACCEPTED = {
     "nothing unusual": {},
     "semicolons, CRLF, byte order mark, blank lines": {"images": "semicolons.csv"},
+    "a table": {"images": "table.tsv", "mask": "", "coordinates": "index"},
+    "volumes with a list": {"images": "volumes.nii", "image_subjects": "ids.txt"},
+    "several parts": {"images": "joined.csv", "parts": "parts.csv"},
     "folder with marks in its name": {"images": "of [me] & 'you'"},
+    "genotypes of every format": {"genotypes": "formats.csv"},
 }
 
 
@@ -298,3 +376,25 @@ def test_equal_file_names_in_different_folders_do_not_collide(study, nextflow):
     assert {"READ_IMAGES (batch 00001)", "READ_IMAGES (batch 00002)"} <= names
     assert {"LD_BLOCKS (chromosome 1)", "LD_BLOCKS (chromosome 2)"} <= names
     assert "FIT_BASES" not in run.processes("COMPLETED", "collide")
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        ("sub-0012.nii.gz", "0012"),
+        ("sub-A1_ses-2_space-MNI_desc-fa_map.nii.gz", "A1"),
+        ("1234567_20252_2_0.nii.gz", "1234567"),
+        ("1234567_20227_2_0_tensor.nii", "1234567"),
+        ("person 7.mgz", "person 7"),
+        ("100307.thickness.32k_fs_LR.dscalar.nii", "100307.thickness.32k_fs_LR"),
+        ("s1.func.gii", "s1"),
+        ("s1.hdr", "s1"),
+        ("s1.img", None),
+        ("README.txt", None),
+    ],
+)
+def test_ids_in_the_names_of_files(name, subject):
+    # The same syntax in Java, whose matches() is Python's fullmatch.
+    found = re.fullmatch(PARAMETERS["image_pattern"]["default"], name)
+    groups = [group for group in found.groups() if group] if found else [None]
+    assert groups[0] == subject

@@ -7,21 +7,28 @@ import pytest
 import statsmodels.api as sm
 
 from rvga.coding import MISSING_CODE, decode_z, encode_z
-from rvga.component_gwas import (
+from rvga.component_gwas import Workspace, null_model
+from rvga.component_gwas import associate_block as associate_packed
+from rvga.packed import pack
+from rvga.parallel import ordered_map
+from rvga.reconstruction import beta_from_z, standard_error_from_beta
+from rvga.variant_filters import (
     ALL_MISSING,
     BELOW_COUNT,
     BELOW_FREQUENCY,
     COLLINEAR,
     ESTIMATED,
     MONOMORPHIC,
-    associate,
-    associate_block,
-    null_model,
+    Filters,
 )
-from rvga.reconstruction import beta_from_z, standard_error_from_beta
 from small_study import MISSING, dosages_of, hard_calls, least_squares, mean_imputed
 
 N, P, R, M = 5000, 5, 4, 70
+
+
+def associate_block(raw: np.ndarray, null, **options):
+    """Return the result of calls or dosages (m, n)."""
+    return associate_packed(pack(raw), null, **options)
 
 
 def make(covariates: np.ndarray, ldrs: np.ndarray):
@@ -121,8 +128,13 @@ def test_blocks_and_threads_change_no_bit(data, kind):
     covariates, ldrs, calls = data
     genotypes = calls if kind == "calls" else dosages_of(calls, seed=3)
     null, _ = make(covariates, ldrs)
+
+    def one(block):
+        first, _, raw = block
+        return associate_block(raw, null, workspace=Workspace(R + P, 32), first=first)
+
     results = [
-        list(associate(blocks_of(genotypes, size), null, block_variants=32, threads=threads))
+        list(ordered_map(one, blocks_of(genotypes, size), threads))
         for size, threads in ((32, 1), (32, 3), (7, 2), (31, 1))
     ]
     assert [result.first for result in results[1]] == [0, 32, 64]
@@ -177,7 +189,9 @@ def test_variants_without_estimate_are_told_apart(dtype):
     genotypes[7] = 2
     genotypes[7, :200] = MISSING
     genotypes[7, 200:240] = 1
-    result = associate_block(genotypes, null, minor_allele_count=20, minor_allele_frequency=0.03)
+    result = associate_block(
+        genotypes, null, filters=Filters(minor_allele_count=20, minor_allele_frequency=0.03)
+    )
     assert result.status.tolist() == [
         ESTIMATED, ALL_MISSING, MONOMORPHIC, BELOW_COUNT, COLLINEAR, BELOW_COUNT, BELOW_FREQUENCY,
         ESTIMATED,

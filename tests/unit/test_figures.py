@@ -203,6 +203,6 @@ def test_a_space_puts_values_where_their_voxels_lie(rng):
 
 def test_slices_go_through_planes_of_voxels():
     space = brain(3.0, (4, 4, 20), (0, 0, -11))
-    cuts = figures._cuts(space.coordinates, 2, 7)
+    cuts = figures.cuts(space.coordinates, 2, 7)
     assert len(cuts) == 7
     assert set(cuts) <= set(space.coordinates[:, 2])

@@ -8,9 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from rvga import formats, images
+from rvga import formats, image_files, image_parts, images
 from rvga.errors import InputError
-from rvga.geometry import Geometry, add_geometry
+from rvga.geometry import Geometry, add_geometry, volume_of
 
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]])
 
@@ -24,6 +24,13 @@ def save(path, data, affine=AFFINE, kind=nibabel.Nifti1Image):
     """Write a NIfTI file whatever its name."""
     path.write_bytes(kind(data, affine).to_bytes())
     return path
+
+
+def read_image(path, geometry, mask_name):
+    """Return an image's values inside a mask of this geometry."""
+    mask = save(path.parent / mask_name, volume_of(np.ones(geometry.n_voxels), geometry, 0.0))
+    files = image_parts.PartFiles(mask=mask)
+    return image_parts.open_part(files, image_parts.Rules(), path).read(path)
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def test_format_is_told_by_content(tmp_path, kind, compressed, name):
     content = kind(data, AFFINE).to_bytes()
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if compressed else content)
-    found, affine = images.read_nifti(path)
+    found, affine = image_files.read_volume(path)
     np.testing.assert_array_equal(found, data)
     np.testing.assert_array_equal(affine, AFFINE)
 
@@ -53,37 +60,37 @@ def test_big_endian_and_scaled_integers_are_read(tmp_path):
     image.header.set_slope_inter(0.5, 10)
     path = tmp_path / "a.nii"
     path.write_bytes(image.to_bytes())
-    found, _ = images.read_nifti(path)
+    found, _ = image_files.read_volume(path)
     np.testing.assert_allclose(found, data * 0.5 + 10)
 
 
 def test_a_fourth_dimension_of_one_is_accepted_and_of_two_is_not(tmp_path):
     data = volume()
-    found, _ = images.read_nifti(save(tmp_path / "a.nii", data[..., None]))
+    found, _ = image_files.read_volume(save(tmp_path / "a.nii", data[..., None]))
     np.testing.assert_array_equal(found, data)
     two = save(tmp_path / "b.nii", np.stack([data, data], axis=-1))
     with pytest.raises(InputError, match=r"b\.nii: has shape 4 x 3 x 2 x 2, but one 3-D"):
-        images.read_nifti(two)
+        image_files.read_volume(two)
 
 
 def test_files_that_are_no_images_are_refused(tmp_path):
     path = tmp_path / "a.nii.gz"
     with pytest.raises(InputError, match="no such file"):
-        images.read_nifti(path)
+        image_files.read_volume(path)
     path.write_bytes(b"")
     with pytest.raises(InputError, match="is empty"):
-        images.read_nifti(path)
+        image_files.read_volume(path)
     path.write_bytes(gzip.compress(b""))
-    with pytest.raises(InputError, match="not a NIfTI file"):
-        images.read_nifti(path)
+    with pytest.raises(InputError, match="not a NIfTI, Analyze or MGH file"):
+        image_files.read_volume(path)
     path.write_text("subject,image\n" * 100)
-    with pytest.raises(InputError, match="not a NIfTI file"):
-        images.read_nifti(path)
+    with pytest.raises(InputError, match="not a NIfTI, Analyze or MGH file"):
+        image_files.read_volume(path)
     colour = np.zeros((4, 3, 2), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     with pytest.raises(InputError, match="real numbers are due"):
-        images.read_nifti(save(path, colour))
+        image_files.read_volume(save(path, colour))
     with pytest.raises(InputError, match="real numbers are due"):
-        images.read_nifti(save(path, volume().astype(np.complex64)))
+        image_files.read_volume(save(path, volume().astype(np.complex64)))
 
 
 @pytest.mark.parametrize("length", [4, 200, 348, 351, 352, 360, -1])
@@ -93,7 +100,7 @@ def test_a_file_cut_short_is_refused(tmp_path, length, compressed):
     path = tmp_path / "a.nii"
     path.write_bytes(gzip.compress(content) if compressed else content)
     with pytest.raises(InputError, match=r"a\.nii: (cut short|not a NIfTI file)"):
-        images.read_nifti(path)
+        image_files.read_volume(path)
 
 
 @pytest.mark.parametrize("length", [11, 100, -9, -4, -1])
@@ -102,7 +109,7 @@ def test_a_compressed_file_cut_short_is_refused(tmp_path, length):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(content[:length])
     with pytest.raises(InputError, match=r"a\.nii\.gz: the compressed file is cut short"):
-        images.read_nifti(path)
+        image_files.read_volume(path)
 
 
 @pytest.mark.parametrize(
@@ -114,25 +121,25 @@ def test_a_damaged_header_is_refused(tmp_path, offset, value):
     path = tmp_path / "a.nii"
     path.write_bytes(content)
     with pytest.raises(InputError, match="header is damaged"):
-        images.read_nifti(path)
+        image_files.read_volume(path)
 
 
 def test_mask_is_what_is_finite_and_above_zero(tmp_path):
     data = np.zeros((4, 3, 2), dtype=np.float32)
     data[1, 2, 0], data[3, 0, 1], data[0, 0, 0], data[2, 2, 1] = 1, 0.5, -1, np.nan
     data[2, 0, 0] = np.inf
-    geometry = images.read_mask(save(tmp_path / "mask.nii", data))
+    geometry = image_parts.volume_geometry(save(tmp_path / "mask.nii", data))
     assert geometry.index.tolist() == [[1, 2, 0], [3, 0, 1]]
     assert geometry.shape == (4, 3, 2)
     data[1, 2, 0] = 0
     with pytest.raises(InputError, match="mask has 1 voxels above 0"):
-        images.read_mask(save(tmp_path / "mask.nii", data))
+        image_parts.volume_geometry(save(tmp_path / "mask.nii", data))
 
 
 def test_values_are_in_the_masks_order(tmp_path, geometry):
     data = volume()
     data[1, 1, 1], data[0, 2, 1] = np.inf, np.nan
-    values = images.read_image(save(tmp_path / "a.nii", data), geometry, "mask.nii")
+    values = read_image(save(tmp_path / "a.nii", data), geometry, "mask.nii")
     expected = np.where(np.isfinite(data), data, np.nan)
     np.testing.assert_array_equal(values, [expected[tuple(i)] for i in geometry.index])
 
@@ -140,7 +147,7 @@ def test_values_are_in_the_masks_order(tmp_path, geometry):
 def test_values_beyond_float32_are_missing(tmp_path, geometry):
     data = volume().astype(np.float64)
     data[0, 0, 0] = 1e300
-    values = images.read_image(save(tmp_path / "a.nii", data), geometry, "mask.nii")
+    values = read_image(save(tmp_path / "a.nii", data), geometry, "mask.nii")
     assert np.isnan(values[0])
     assert np.isfinite(values[1:]).all()
 
@@ -148,11 +155,11 @@ def test_values_beyond_float32_are_missing(tmp_path, geometry):
 def test_another_grid_is_refused_with_both_named(tmp_path, geometry):
     other = save(tmp_path / "a.nii", volume((4, 3, 3)))
     with pytest.raises(InputError, match=r"a\.nii: has shape 4 x 3 x 3.*m\.nii has 4 x 3 x 2"):
-        images.read_image(other, geometry, "m.nii")
+        read_image(other, geometry, "m.nii")
     shifted = AFFINE.copy()
     shifted[0, 3] += 1
     with pytest.raises(InputError, match=r"\[2 0 0 -4\].*m\.nii \(\[2 0 0 -5\].*1 mm apart"):
-        images.read_image(save(tmp_path / "a.nii", volume(), shifted), geometry, "m.nii")
+        read_image(save(tmp_path / "a.nii", volume(), shifted), geometry, "m.nii")
 
 
 @pytest.mark.parametrize(("shift", "accepted"), [(0.0009, True), (0.0011, False)])
@@ -162,16 +169,16 @@ def test_the_tolerance_of_affines_is_at_the_corners(tmp_path, geometry, shift, a
     affine[0, 0] += shift / 3
     path = save(tmp_path / "a.nii", volume(), affine)
     if accepted:
-        images.read_image(path, geometry, "m.nii")
+        read_image(path, geometry, "m.nii")
     else:
         with pytest.raises(InputError, match="resample"):
-            images.read_image(path, geometry, "m.nii")
+            read_image(path, geometry, "m.nii")
 
 
 def test_an_image_without_any_value_is_refused(tmp_path, geometry):
     path = save(tmp_path / "a.nii", np.full((4, 3, 2), np.nan, dtype=np.float32))
     with pytest.raises(InputError, match="no voxel inside the mask has a finite value"):
-        images.read_image(path, geometry, "m.nii")
+        read_image(path, geometry, "m.nii")
 
 
 def test_subject_lists(tmp_path):
@@ -235,9 +242,16 @@ def test_batches_that_do_not_belong_together_are_refused(tmp_path, geometry):
         images.ImageSet([one, three])
 
 
-def test_missing_values_are_refused_by_name():
-    X = np.ones((3, 4))
-    images.require_finite(X, list("abc"))
-    X[1, 2] = np.nan
-    with pytest.raises(InputError, match=r"1 subjects have missing values .* \(b\)"):
-        images.require_finite(X, list("abc"))
+def test_a_missing_value_is_the_voxels_mean(tmp_path, geometry):
+    values = np.arange(96, dtype=np.float32).reshape(4, 24)
+    values[1, 3], values[2, 5], values[3, 7] = np.nan, np.inf, np.nan
+    path = tmp_path / "x.h5"
+    batch(path, list("abcd"), geometry, values)
+    voxel_index, mean = np.array([3, 5, 8]), np.array([0.25, -1.0, 7.0])
+    expected = values[:, [3, 5, 8]]
+    expected[1, 0], expected[2, 1] = 0.25, -1
+    with formats.open_file(path, "images") as found:
+        for rows in (slice(1, 3), [0, 3]):
+            filled = images.read_filled(found, rows, voxel_index, mean)
+            np.testing.assert_array_equal(filled, expected[rows])
+            assert filled.dtype == np.float32

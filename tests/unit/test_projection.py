@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from rvga import projection
 from rvga.errors import InputError
@@ -45,11 +46,46 @@ def test_an_image_without_variation_has_no_correlation():
 
 
 def test_outlying_subjects():
-    S = np.random.default_rng(0).normal(size=(200, 5))
-    assert not projection.outlying_subjects(S).any()
-    S[17] += 40
-    assert np.flatnonzero(projection.outlying_subjects(S)).tolist() == [17]
-    assert not projection.outlying_subjects(np.ones((20, 3))).any()
+    rng = np.random.default_rng(0)
+    turn = rng.normal(size=(5, 5))
+    S = rng.normal(size=(2000, 5)) @ turn
+    found = projection.robust_distances(S)
+    assert found.threshold == pytest.approx(chi2.isf(0.05 / 2000, 5))
+    assert len(found.outlying) <= 2
+    # Distances are those of the true covariance, nearly.
+    exact = np.einsum("nr,rs,ns->n", S, np.linalg.inv(turn.T @ turn), S)
+    assert np.corrcoef(found.squared, exact)[0, 1] > 0.99
+    np.testing.assert_allclose(np.median(found.squared), chi2.median(5), rtol=1e-9)
+    # A tenth of the subjects elsewhere does not hide itself, nor make others look strange.
+    S[:200] += 15 * turn[0]
+    S[7] += 40 * turn[1]
+    found = projection.robust_distances(S)
+    assert found.outlying[0] == 7
+    assert set(range(200)) <= set(found.outlying.tolist())
+    assert len(found.outlying) <= 203
+
+
+def test_distances_do_not_depend_on_units_and_need_spread():
+    S = np.random.default_rng(1).normal(size=(200, 4))
+    plain = projection.robust_distances(S).squared
+    scaled = projection.robust_distances(S * [1e-3, 1, 50, 1e6] + 7).squared
+    np.testing.assert_allclose(scaled, plain, rtol=1e-6)
+    assert not len(projection.robust_distances(np.ones((20, 3))).outlying)
+    few = projection.robust_distances(np.random.default_rng(2).normal(size=(30, 20)))
+    assert np.isfinite(few.squared).all()
+
+
+def test_correlation_by_number_equals_the_plain_one():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(12, 50)) + 3.0
+    X[3] = 2.0
+    B, _ = np.linalg.qr(rng.normal(size=(50, 6)))
+    found = projection.correlation_by_number(
+        X @ B, B.sum(axis=0), X.sum(axis=1), (X**2).sum(axis=1), 50
+    )
+    for q in range(1, 7):
+        each = [np.corrcoef(x, B[:, :q] @ (x @ B[:, :q]))[0, 1] for x in np.delete(X, 3, axis=0)]
+        assert found[q - 1] == pytest.approx(np.mean(each), abs=1e-10)
 
 
 def covariates(n: int = 80, q: int = 4) -> tuple[np.ndarray, list[str]]:

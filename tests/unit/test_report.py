@@ -152,3 +152,56 @@ def test_methods_mention_only_what_was_run():
 def test_counts_stand_in_the_order_of_the_genome():
     counts = {name: {"read": 1, "written": 1} for name in ("10", "2", "1", "X")}
     assert [row[0] for row in report.counts_table(counts).rows] == ["1", "2", "10", "X", "all"]
+
+
+def test_notes_on_the_model_and_its_data():
+    def stage(name, **numbers):
+        return {"stage": name, "numbers": numbers, "warnings": []}
+
+    assert report.model_notes(report.Summaries([])) == []
+    silent = [
+        stage("fit_null", covariates_redundant=[]),
+        stage("component_gwas", haploid_heterozygotes={}),
+        stage("minimal_dataset", n_repeated=0),
+    ]
+    assert report.model_notes(report.Summaries(silent)) == []
+    notes = report.model_notes(
+        report.Summaries(
+            [
+                stage(
+                    "fit_null",
+                    covariates_redundant=["age2"],
+                    kinship={"n_people": 34, "n_pairs": 17},
+                    n_chromosomes_with_offsets=22,
+                    variance_left_by_offsets=[0.9, 0.75, None],
+                ),
+                stage("component_gwas", haploid_heterozygotes={"X": 3}),
+                stage("component_gwas", haploid_heterozygotes={"X": 4, "Y": 1}),
+                stage("convert_genotypes", n_multiallelic_split=12, n_multiallelic_dropped=0),
+                stage("minimal_dataset", n_repeated=2),
+                stage("import_sumstats", n_files=40, format="regenie", significant_digits=6),
+            ]
+        )
+    )
+    text = "\n".join(notes)
+    for part in (
+        "say the same: age2.",
+        "34 people of the sample have one of the third degree or nearer in it (17 pairs)",
+        "22 chromosomes are offsets of the components; they leave 0.75 to 0.9 of the variance",
+        "taken as missing: 7 on X, 1 on Y.",
+        "12 variants with several alleles were split.",
+        "2 variants repeat another",
+        "imported from 40 files (regenie, 6 significant digits)",
+    ):
+        assert part in text
+    assert "left out." not in text
+
+
+def test_size_of_the_dataset_against_statistics_of_every_voxel():
+    section = report.dataset_section(
+        {"m": 1000, "r": 10, "variant_bytes": 22_000, "fixed_bytes": 18_000, "lambda_gc": None}, 500
+    )
+    (table,) = section.blocks
+    assert [row[1] for row in table.rows] == ["22,000", "18,000", "40,000", "4,000,000"]
+    assert table.rows[-1][2].startswith("100 times")
+    assert "2.2 bytes a variant and component" in table.caption

@@ -221,11 +221,43 @@ def test_stated_error_is_that_of_repeated_runs(image):
 
 
 def test_published_rule():
-    tail = sig.published_tail(14.0, 5e-8)
-    assert tail.critical_z == pytest.approx(stats.norm.isf(5e-8 / 14 / 2), rel=1e-12)
-    t = np.array([0.1, 3.0, 6.0])
-    expected = -np.log10(np.minimum(2 * stats.norm.sf(t) * 14, 1))
-    np.testing.assert_allclose(sig.image_wide_neg_log_10_p(t, tail), expected, atol=1e-12)
+    assert sig.published_critical_z(14.0, 5e-8) == pytest.approx(
+        stats.norm.isf(5e-8 / 14 / 2), rel=1e-12
+    )
+    one, other = (
+        sig.image_wide_tail(np.eye(20), np.eye(20), n_eff=14.0, draws=500, significance=rule)
+        for rule in ("image_wide", "published")
+    )
+    # The rule decides which critical value counts; the table of p is image-wide in both.
+    assert one.critical_z == one.critical_z_image_wide == other.critical_z_image_wide
+    assert other.critical_z == other.critical_z_published == one.critical_z_published
+    assert one.critical_z != other.critical_z
+    assert np.array_equal(one.neg_log_10_p, other.neg_log_10_p)
+
+
+def test_null_variants_are_below_image_wide_p_as_often_as_it_says(image):
+    """Genotypes that do nothing, least squares, the scan, t statistics of few people."""
+    from rvga import scan
+
+    bases, Sigma = image
+    rng = np.random.default_rng(12)
+    n, m, nu = 250, 60_000, 248
+    S = rng.standard_normal((n, 18)) @ np.linalg.cholesky(Sigma).T
+    S -= S.mean(axis=0)
+    A = S.T @ S
+    of_study = sig.image_wide_tail(bases, A / n, n_eff=9.0, draws=20_000, seed=3)
+    scanner = scan.prepare(bases, A[None], nu, sig.normal_to_t(of_study.critical_z, nu))
+    z = []
+    for _ in range(m // 2000):
+        g = rng.binomial(2, rng.uniform(0.1, 0.5, (2000, 1)), (2000, n)).astype(float)
+        g -= g.mean(axis=1, keepdims=True)
+        a = (g**2).sum(axis=1)
+        z.append(scan.scan_block(scanner, g @ S / a[:, None], a, np.zeros(2000, dtype=int)).z)
+    p = sig.image_wide_neg_log_10_p(sig.t_to_normal(np.concatenate(z), nu), of_study)
+    assert np.isfinite(p).all()
+    for level in (0.1, 1e-2, 1e-3):
+        low, high = stats.binom.interval(0.99, m, level)
+        assert low <= (p > -np.log10(level)).sum() <= high, level
 
 
 def test_what_cannot_be_is_refused():

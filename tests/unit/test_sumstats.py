@@ -38,6 +38,42 @@ SHAPES = {
         "CHR\tSNP\tPOS\tA1\tA2\tN\tAF1\tBETA\tSE\tP\n"
         "1\trs1\t100\tg\ta\t5000\t0.3\t0.2\t0.1\t0.0455\n"
     ),
+    "BOLT-LMM": (
+        "SNP\tCHR\tBP\tGENPOS\tALLELE1\tALLELE0\tA1FREQ\tF_MISS\tBETA\tSE\tP_BOLT_LMM_INF\tN\n"
+        "rs1\t1\t100\t0.1\tG\tA\t0.3\t0\t0.2\t0.1\t0.0455\t5000\n"
+    ),
+    "PLINK 2 without OMITTED": (
+        "#CHROM\tPOS\tID\tREF\tALT\tA1\tTEST\tOBS_CT\tOR\tLOG(OR)_SE\tZ_STAT\tP\n"
+        "1\t100\trs1\tG\tA\tG\tADD\t5000\t1.2214027581601699\t0.1\t2\t0.0455\n"
+    ),
+    "IEU table": (
+        "SNP\tCHR\tBP\tA1\tA2\tINFO\tBETA\tSE\tLP\tN\tID\tP\n"
+        "rs1\t1\t100\tA\tG\t1\t0.2\t0.1\t1.342\t5000\tieu-1\t0.0455\n"
+    ),
+    "IEU export": (
+        "chr\tposition\tbeta\tse\tp\tn\tid\trsid\tea\tnea\teaf\ttrait\n"
+        "1\t100\t0.2\t0.1\t0.0455\t5000\tieu-1\trs1\tG\tA\t0.3\theight\n"
+    ),
+    "GWAS-SSF harmonised": (
+        "hm_variant_id\thm_rsid\thm_chrom\thm_pos\thm_other_allele\thm_effect_allele\thm_beta\t"
+        "hm_odds_ratio\tchromosome\tbase_pair_location\teffect_allele\tother_allele\tbeta\t"
+        "odds_ratio\tstandard_error\tp_value\tn\n"
+        "1_100_A_G\trs1\t1\t100\tA\tG\t0.2\tNA\t1\t90\tA\tG\t-0.2\tNA\t0.1\t0.0455\t5000\n"
+    ),
+    "METAL": (
+        "MarkerName\tAllele1\tAllele2\tWeight\tZscore\tP-value\tDirection\n"
+        "rs1\tg\ta\t5000\t2.0\t0.0455\t++\n"
+    ),
+    "GWAS-VCF": (
+        "##fileformat=VCFv4.2\n##SAMPLE=<ID=T,StudyType=Continuous>\n"
+        "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tT\n"
+        "1\t100\trs1\tA\tG\t.\tPASS\tAF=0.3\tES:SE:LP:AF:SS:ID\t0.2:0.1:1.342:0.3:5000:rs1\n"
+    ),
+    "GWAS-VCF of cases": (
+        "##fileformat=VCFv4.2\n"
+        "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tT\n"
+        "1\t100\t.\tA\tG\t.\tPASS\tAF=0.3\tID:ES:SE:NC:SS:EZ\trs1:0.2:0.1:2500:5000:.\n"
+    ),
     "odds ratio, commas": (
         "chr,bp,snp,ea,nea,or,se,n\nchr01,100,rs1,G,A,1.2214027581601699,0.1,5000\n"
     ),
@@ -139,8 +175,38 @@ BAD = {
     "log odds as odds": (
         "SNP\tA1\tA2\tN\tOR\tSE\nrs1\tA\tG\t5\t-0.2\t0.1\n", {}, "negative values",
     ),
-    "PLINK 2 without OMITTED": (
-        "#CHROM\tPOS\tREF\tALT\tA1\tOBS_CT\tBETA\tSE\n1\t1\tA\tG\tG\t9\t1\t1\n", {}, "OMITTED",
+    "no header": ("rs1\tA\tG\t5000\t0.4\nrs2\tA\tG\t5000\t0.1\n", {}, "has no header"),
+    "two effect columns": (
+        "SNP\tA1\tA2\tN\tBETA\tEFFECT\tSE\nrs1\tA\tG\t5\t1\t-1\t1\n", {},
+        "'BETA' and 'EFFECT' could both be the beta",
+    ),
+    "effects that disagree": (
+        "SNP\tA1\tA2\tN\tBETA\tOR\tSE\nrs1\tA\tG\t5\t1\t0.4\t1\n", {},
+        r"'BETA' and 'OR' are two effects that disagree \(line 2\)",
+    ),
+    "N is 0": ("SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t0\t1\n", {}, "of its 1 rows .* 1 no sample size"),
+    "p is 0": (
+        "SNP\tA1\tA2\tN\tBETA\tP\nrs1\tA\tG\t9\t1\t.1\nrs2\tA\tG\t9\t1\t0\n", {},
+        "line 3: p is given as 0",
+    ),
+    "p above 1": ("SNP\tA1\tA2\tN\tBETA\tP\nrs1\tA\tG\t9\t1\t3.5\n", {}, "line 2: a p outside"),
+    "negative -log10 p": (
+        "SNP\tA1\tA2\tN\tBETA\tLOG10P\nrs1\tA\tG\t9\t1\t-3\n", {}, "line 2: a negative -log10",
+    ),
+    "infinite z": (
+        "SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t9\t1\nrs2\tA\tG\t9\t-inf\n", {}, "line 3: z is infinite",
+    ),
+    "VCF of genotypes": (
+        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n1\t1\t.\tA\tC\t.\t.\t.\n",
+        {}, "holds no GWAS results",
+    ),
+    "VCF of two traits": (
+        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tX\tY\n", {},
+        "holds 2 traits",
+    ),
+    "VCF with text for a number": (
+        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tX\n"
+        "1\t1\trs1\tA\tG\t.\t.\t.\tES:SE:SS\tq:1:9\n", {}, "line 3: 'q' for ES is not a number",
     ),
 }  # fmt: skip
 
@@ -157,6 +223,47 @@ def test_a_gzip_file_cut_short_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError, match=r"trait\.gz"):
         read_sumstats(path)
+
+
+def test_a_named_effect_goes_before_another(tmp_path):
+    text = "SNP\tA1\tA2\tN\tBETA\tOR\tSE\nrs1\tA\tG\t5\t1\t0.4\t1\n"
+    path = write(tmp_path, text)
+    assert read_sumstats(path, columns={"beta": "BETA"}).table.z[0] == pytest.approx(1)
+    odds = read_sumstats(path, columns={"odds_ratio": "OR"}).table.z[0]
+    assert odds == pytest.approx(np.log(0.4))
+
+
+def test_a_score_of_saige_is_not_taken_for_z(tmp_path):
+    text = (
+        "CHR\tPOS\tMarkerID\tAllele1\tAllele2\tAF_Allele2\tBETA\tSE\tTstat\tp.value\tN_case\tN_ctrl\n"
+        "1\t1\trs1\tA\tG\t0.3\t0.2\t0.1\t99\t0.05\t100\t300\n"
+        "1\t2\trs2\tA\tG\t0.3\tNA\tNA\t99\t0.05\t100\t300\n"
+    )
+    found = read_sumstats(write(tmp_path, text))
+    assert found.format == "SAIGE"
+    assert found.table.rsid.tolist() == ["rs1"]
+    assert found.dropped["no z statistic"] == 1
+    assert found.table.n[0] == pytest.approx(300)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize("wanted", [None, lambda chunk: chunk["rsid"].str.endswith("3").to_numpy()])
+def test_the_size_of_chunks_does_not_matter(tmp_path, rows, wanted):
+    rng = np.random.default_rng(4)
+    k = 60
+    frame = pd.DataFrame(
+        {
+            "SNP": [f"rs{i}" for i in range(k)], "A1": rng.choice(list("ACGT"), k),
+            "A2": rng.choice(list("ACGT"), k), "N": rng.integers(100, 900, k),
+            "BETA": rng.normal(size=k), "SE": rng.choice([0.0, 1.0, 2.0], k),
+        }
+    )  # fmt: skip
+    path = tmp_path / "trait.tsv"
+    frame.to_csv(path, sep="\t", index=False)
+    whole, pieces = (read_sumstats(path, wanted=wanted, rows=size) for size in (10**6, rows))
+    pd.testing.assert_frame_equal(whole.table, pieces.table)
+    assert whole.dropped == pieces.dropped
+    assert sum(pieces.dropped.values()) + len(pieces.table) == pieces.n_read == k
 
 
 def table(*rows: tuple) -> pd.DataFrame:
@@ -190,18 +297,40 @@ def test_nothing_matches_an_empty_table():
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("eduAttainOkbay.txt", {"n": 293723}), ("ieu-a-298.tsv.gz", {})]
+    ("name", "options", "shape", "effect"),
+    [
+        ("eduAttainOkbay.txt", {"n": 293723}, "table", "A1"),
+        ("ieu-a-298.tsv.gz", {}, "IEU table", "A2"),
+    ],
 )
-def test_published_tables(name, options):
+def test_published_tables(name, options, shape, effect):
     path = TEST_DATA / "sumstats" / name
     if not path.is_file():
         pytest.skip(f"{path} is absent")
     found = read_sumstats(path, **options)
+    assert found.format == shape
     assert found.n_read == len(found.table) + sum(found.dropped.values())
     assert len(found.table) > 50
     raw = pd.read_csv(path, sep="\t")
     first = raw[raw.iloc[:, 0] == found.table.rsid[0]].iloc[0]
     beta = first.get("Beta", first.get("BETA"))
     assert found.table.z[0] == pytest.approx(beta / first.SE)
-    assert found.table.effect_allele[0] == first.A1
+    assert found.table.effect_allele[0] == first[effect]
     assert np.isfinite(found.table.z).all()
+
+
+def test_a_published_gwas_vcf():
+    path = TEST_DATA / "sumstats" / "ALSvcf.vcf.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    found = read_sumstats(path)
+    assert found.format == "GWAS-VCF"
+    with gzip.open(path, "rt") as lines:
+        first = next(line for line in lines if not line.startswith("#")).split("\t")
+    effect, error = map(float, first[9].split(":")[:2])
+    row = found.table.iloc[0]
+    assert (row.rsid, row.other_allele, row.effect_allele) == tuple(first[2:5])
+    assert row.z == pytest.approx(effect / error)
+    # The head of the file has 20,806 cases and 59,804 controls.
+    assert row.n == pytest.approx(4 / (1 / 20806 + 1 / 59804))
+    assert found.n_read == len(found.table) + sum(found.dropped.values())

@@ -1,0 +1,26 @@
+process CROSS_TRAIT_TABLE {
+    label 'small'
+
+    input:
+    path regions, stageAs: 'regions/*'
+    val code
+
+    output:
+    path 'cross_trait_regions.tsv', emit: table
+    path 'cross_trait_table.json', emit: summary
+
+    script:
+    """
+    rvga_cross_trait_table.py \\
+        --tables ${regions} \\
+        --out cross_trait_regions.tsv \\
+        --code ${code} \\
+        --threads ${task.cpus} \\
+        --summary cross_trait_table.json
+    """
+
+    stub:
+    """
+    touch cross_trait_regions.tsv cross_trait_table.json
+    """
+}

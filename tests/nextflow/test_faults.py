@@ -1,0 +1,181 @@
+"""Killed, disk full, a file cut short: what is said, and that ``-resume`` mends it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from helpers import run_stage
+
+pytestmark = pytest.mark.xdist_group("nextflow-faults")
+
+# What leads to the dataset; LD panels and traits only follow it.
+INPUTS = ("images", "mask", "genotypes", "covariates", "categorical_columns", "genome_build")
+COMPARED = (
+    "study.rvga.h5",
+    "bases.h5",
+    "loci/tail.h5",
+    "loci/variants.tsv.gz",
+    "loci/pairs.tsv.gz",
+    "loci/voxels.tsv",
+    "loci/loci.tsv",
+    "loci/lead_variants.tsv",
+    "report.html",
+)
+# Runs beside the first attempt of the first chunk only: kills the program when it has said how
+# much memory it will take, which it does before the first block.
+KILLER = """
+if mkdir '{once}' 2>/dev/null; then
+  (
+    for _ in $(seq 12000); do
+      sleep 0.01
+      grep -q '^memory: ' .command.err 2>/dev/null || continue
+      for process in /proc/[0-9]*; do
+        [ "$(readlink $process/cwd)" = "$PWD" ] || continue
+        tr '\\0' ' ' < $process/cmdline | grep -q 'python.*rvga_component_gwas.py' || continue
+        kill -STOP "${process##*/}"
+        ls -A "$PWD" > '{once}/files'
+        kill -KILL "${process##*/}"
+        exit
+      done
+    done
+  ) > /dev/null 2>&1 &
+fi
+"""
+# Cuts a finished chunk to half when the chunks are about to be joined, once.
+CUTTER = """
+if mkdir '{once}' 2>/dev/null; then
+  for file in '{work}'/*/*/gwas.*.h5; do
+    [ "$(cat "${file%/*}/.exitcode")" = 0 ] || continue
+    truncate -s $(( $(stat -c %s "$file") / 2 )) "$file"
+    echo "$file" > '{once}/file'
+    break
+  done
+fi
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, nextflow, pipeline_copy):
+    """Return a function that resumes the run of a small study, and the undisturbed results."""
+    folder = tmp_path_factory.mktemp("faults")
+    made = run_stage("simulate", "--preset", "small", "--seed", 4, "--out", folder / "study")
+    assert made.returncode == 0, made.stderr
+    lines = (folder / "study/study.yml").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.partition(":")[0] in INPUTS]
+    assert len(kept) == len(INPUTS)
+    (folder / "params.yml").write_text("".join(kept))
+
+    def run(*options):
+        return nextflow(
+            folder, "-params-file", folder / "params.yml", "--study", "study", "--scan_parts", 1,
+            "--tail_draws", 1000, "--components", 6, "--bandwidth", "none", "--all_hits", "true",
+            "--images_per_batch", 400, "-resume", *options, pipeline=pipeline_copy / "main.nf",
+        )  # fmt: skip
+
+    first = run()
+    assert first.returncode == 0, first.text
+    results = folder / "results"
+    before = {name: (results / name).read_bytes() for name in COMPARED}
+    return folder, run, before
+
+
+def forget_chunks(folder: Path) -> None:
+    """Take the chunks and the results away: the next run makes them again."""
+    chunks = [path for path in folder.glob("work/*/*/gwas.*.h5") if not path.is_symlink()]
+    assert len(chunks) >= 3
+    for path in chunks:
+        path.unlink()
+    shutil.rmtree(folder / "results")
+
+
+def config(folder: Path, process: str, line: str) -> list:
+    """Return the options that add a line to the configuration of a process."""
+    path = folder / f"{process.lower()}.config"
+    path.write_text(f"process {{ withName: '{process}' {{ {line} }} }}\n")
+    return ["-c", path]
+
+
+def script(folder: Path, name: str, text: str) -> tuple[str, Path]:
+    """Return a directive that runs a script before a task, and the folder that it makes once."""
+    once = folder / f"{name}.done"
+    path = folder / f"{name}.sh"
+    path.write_text(text.replace("{once}", str(once)).replace("{work}", str(folder / "work")))
+    return f"beforeScript = 'source {path}'", once
+
+
+def same_as_undisturbed(folder: Path, before: dict[str, bytes]) -> None:
+    """Compare the published files."""
+    different = [
+        n for n, content in before.items() if (folder / "results" / n).read_bytes() != content
+    ]
+    assert different == []
+
+
+def test_disk_full_names_the_file_and_is_not_tried_again(study, tmp_path):
+    folder, run, _ = study
+    chunks = [path for path in folder.glob("work/*/*/gwas.*.h5") if not path.is_symlink()]
+    smallest = min(path.stat().st_size for path in chunks)
+    small = tmp_path / "small"
+    small.mkdir()
+    # In pages of 4 kB: less than the smallest chunk.
+    size = f"size={smallest // 4096 * 4}k"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", small], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no small file system can be mounted here (needs root)")
+    forget_chunks(folder)
+    try:
+        done = run(*config(folder, "COMPONENT_GWAS", f"scratch = '{small}'; maxForks = 1"))
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+    assert done.returncode != 0
+    assert re.search(r"ERROR: \S*gwas\.\S+\.h5: No space left on device", done.text), done.text
+    assert re.search(r"Command exit status:\s+74", done.text), done.text
+    assert "COMPONENT_GWAS" not in " ".join(done.processes("COMPLETED", "results"))
+    assert not (folder / "results/study.rvga.h5").exists()
+
+
+def test_killed_in_the_middle_and_a_chunk_cut_short(study):
+    """A killed chunk is tried again; a chunk cut short is named; ``-resume`` then mends all."""
+    folder, run, before = study
+    if any(path for path in folder.glob("work/*/*/gwas.*.h5") if not path.is_symlink()):
+        forget_chunks(folder)
+    kill, killed = script(folder, "kill", KILLER)
+    cut, was_cut = script(folder, "cut", CUTTER)
+    options = [*config(folder, "COMPONENT_GWAS", kill), *config(folder, "MINIMAL_DATASET", cut)]
+    done = run(*options)
+    # Killed before the chunk had its name.
+    assert "gwas." not in (killed / "files").read_text()
+    trace = trace_rows(folder)
+    attempts = [row for row in trace if "COMPONENT_GWAS" in row["name"]]
+    assert ("137", "1", "FAILED") in [(r["exit"], r["attempt"], r["status"]) for r in attempts]
+    assert [r["status"] for r in attempts if r["attempt"] == "2"] == ["COMPLETED"]
+    # The chunk that was cut between the two stages.
+    assert done.returncode != 0
+    damaged = Path((was_cut / "file").read_text().strip())
+    assert re.search(rf"ERROR: \S*{re.escape(damaged.name)}: ", done.text), done.text
+    assert "Traceback" not in done.text
+    damaged.unlink()
+    mended = run()
+    assert mended.returncode == 0, mended.text
+    same_as_undisturbed(folder, before)
+    # The damaged chunk is made again, and no chunk that was never touched. (The engine looks for
+    # what a second attempt made where an undisturbed history would have put it.)
+    again = {name for name in mended.tasks("results")["COMPLETED"] if "COMPONENT_GWAS" in name}
+    touched = {row["name"].split(":")[-1] for row in attempts if row["status"] == "FAILED"}
+    cut_chunk = f"COMPONENT_GWAS ({damaged.name.removeprefix('gwas.').removesuffix('.h5')})"
+    assert again - touched == {cut_chunk} - touched
+    assert cut_chunk in again
+
+
+def trace_rows(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of the trace of the last run."""
+    lines = (folder / "results/pipeline_info/trace.tsv").read_text().splitlines()
+    names = lines[0].split("\t")
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in lines[1:]]

@@ -1,0 +1,85 @@
+"""Which voxel of one set of images is which of another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rvga.errors import InputError
+from rvga.geometry import Geometry, Layout, join
+from rvga.voxel_match import columns_of
+
+
+def grid(index, shift: float = 0.0, shape=(4, 4, 4)) -> Geometry:
+    """Return voxels of a grid."""
+    affine = np.diag([2.0, 2, 2, 1])
+    affine[0, 3] = shift
+    return Geometry(affine, shape, np.asarray(index, dtype=np.int32))
+
+
+def described(layout: Layout, position, name=None) -> Geometry:
+    """Return voxels of one layout."""
+    position = np.asarray(position)
+    return Geometry(
+        affine=None,
+        shape=None,
+        index=None,
+        type=layout.type,
+        layouts=(layout,),
+        part_index=np.zeros(len(position), dtype=np.int16),
+        position=position,
+        places=position[:, None].astype(float),
+        name=None if name is None else np.array(name, dtype=object),
+    )
+
+
+def test_cells_of_a_grid():
+    ours = grid([(0, 0, 1), (1, 2, 3), (3, 3, 3)])
+    theirs = grid([(0, 0, 0), (1, 2, 3), (0, 0, 1)], shift=5e-4)
+    assert columns_of(ours, theirs, "b").tolist() == [2, 1, -1]
+    with pytest.raises(InputError, match=r"b: .* corners of their grids are up to 0.01 mm apart"):
+        columns_of(ours, grid([(0, 0, 0)], shift=0.01), "b")
+    with pytest.raises(InputError, match="grids of 4 x 4 x 4 and 5 x 4 x 4 voxels"):
+        columns_of(ours, grid([(0, 0, 0)], shape=(5, 4, 4)), "b")
+
+
+def test_vertices_of_a_surface():
+    surface = Layout(type="surface", suffix=".func.gii", n_vertices=9)
+    other = replace(surface, suffix=".mgh")
+    found = columns_of(described(surface, [1, 4, 8]), described(other, [4, 5, 8, 1]), "b")
+    assert found.tolist() == [3, 0, 2]
+    with pytest.raises(InputError, match="surfaces of 9 and 10 vertices"):
+        columns_of(described(surface, [1]), described(replace(surface, n_vertices=10), [1]), "b")
+    with pytest.raises(InputError, match="one is of type nifti, the other of type surface"):
+        columns_of(grid([(0, 0, 0)]), described(surface, [1]), "b")
+
+
+def test_columns_of_a_table_go_by_name():
+    table = Layout(type="table", suffix=".map.tsv", smoothable=False)
+    ours = described(table, [0, 1, 2], ["x", "y", "z"])
+    theirs = described(table, [0, 1, 2], ["z", "w", "x"])
+    assert columns_of(ours, theirs, "b").tolist() == [2, -1, 0]
+
+
+def test_parts_are_told_apart():
+    surface = Layout(name="a", type="surface", suffix=".func.gii", n_vertices=9)
+    one, two = described(surface, [1, 2]), described(replace(surface, name="b"), [2, 3])
+    both = join([one, two])
+    assert columns_of(both, both, "b").tolist() == [0, 1, 2, 3]
+    with pytest.raises(InputError, match="images of 2 parts, but these have 1"):
+        columns_of(both, one, "b")
+
+
+def test_brain_models_of_cifti():
+    models = [{"structure": "CORTEX_LEFT", "kind": "surface", "size": [9], "runs": [[0, 9]]}]
+    layout = Layout(type="cifti", suffix=".dscalar.nii", maps=["thickness"], models=models)
+    renamed = replace(layout, maps=["Thickness of s2"])
+    found = columns_of(described(layout, [1, 8]), described(renamed, [8, 1]), "b")
+    assert found.tolist() == [1, 0]
+    fewer = replace(layout, models=[{**models[0], "runs": [[0, 8]]}])
+    with pytest.raises(InputError, match="their brain models differ"):
+        columns_of(described(layout, [1]), described(fewer, [1]), "b")
+    with pytest.raises(InputError, match="1 and 2 maps"):
+        columns_of(described(layout, [1]), described(replace(layout, maps=["a", "b"]), [1]), "b")
