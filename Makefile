@@ -10,7 +10,8 @@ ON_PATH := $(shell command -v nextflow 2>/dev/null)
 ENGINE := $(if $(ON_PATH),,.engine/bin/nextflow)
 # The engine never calls home, and keeps its own files inside the project.
 RUN := PATH="$(CURDIR)/.venv/bin:$(if $(ON_PATH),,$(CURDIR)/.engine/bin:)$$PATH" \
-       NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/home" PYTHONNOUSERSITE=1
+       NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/home" PYTHONNOUSERSITE=1 \
+       NUMBA_CACHE_DIR="$(CURDIR)/.venv/numba"
 NEXTFLOW_SOURCES := main.nf workflows subworkflows modules conf nextflow.config
 
 .PHONY: help demo test test-system lint lint-python lint-nextflow bench image clean setup

@@ -211,13 +211,14 @@ def trait_intercepts(
 ) -> pd.DataFrame:
     """Return the table of κ of each component with the trait, and of the trait itself.
 
-    κ √(n n₂) / √Σ_jj is 0 without people in common; with them it is their share
-    n_both / √(n n₂) times the correlation of component and trait in them.
+    κ √n₂ / √κ_jj is 0 without people in common; with them it is their share n_both / √(n n₂)
+    times the correlation of component and trait in them. κ_jj is that of unrelated people, Σ_jj/n
+    without offsets.
     """
     if found.intercept is None:
         return intercept_table([], [], np.zeros(0), 0.0, np.zeros(0))
     r = dataset.r
-    scale = np.append(np.sqrt(dataset.n * n_trait / np.diag(dataset.Sigma)), n_trait)
+    scale = np.append(np.sqrt(n_trait / np.diag(found.expected_kappa)[:-1]), n_trait)
     value = found.intercept.kappa[:, -1] * scale
     error = jackknife_standard_error(found.intercept.left_out[:, :, -1] * scale)
     names = [*(str(j + 1) for j in range(r)), trait]

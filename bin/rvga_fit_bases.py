@@ -14,7 +14,8 @@ from rvga import cli, formats, fpca, projection, smoothing
 from rvga.covariance import SmoothedCovariance, prefetched
 from rvga.errors import InputError
 from rvga.geometry import Geometry, add_geometry
-from rvga.images import ImageSet, block_rows, filled, require_same_images
+from rvga.images import ImageSet, block_rows, filled, image_digests, require_same_images
+from rvga.parallel import ordered_map
 from rvga.surface import Surface
 
 IN_MEMORY_BYTES = 1 << 30
@@ -101,10 +102,11 @@ class Sample:
             selected["voxel_mean"][...] if "voxel_mean" in selected else np.full(self.N, np.nan)
         )
         self.mean = np.zeros(self.N)
-        self._complete = False
+        self.variance = 0.0
+        self._complete = self._read = False
 
-    def read_mean(self, selected: formats.Envelope) -> None:
-        """Take the mean, and make sure that the images are those of the sample.
+    def read_mean(self, selected: formats.Envelope, workers: int) -> None:
+        """Take mean and variance (summed over voxels), and make sure of the images.
 
         Raises
         ------
@@ -113,24 +115,40 @@ class Sample:
         """
         digest = self._images.new_digest()
         size = block_rows(self._images.n_voxels)
+        # Squares are summed about a value near the mean, so that they keep their digits.
+        first_rows = self._filled(self._images.rows(self.subjects[:size]))
+        near = first_rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+        def sums(item: tuple[int, int, np.ndarray]):
+            first, stop, block = item
+            digests = image_digests(block)
+            total, squares = np.zeros(self.N), 0.0
+            complete = bool(np.isfinite(block).all())
+            for row in block[:, self._columns] if complete else self._filled(block):
+                total += row
+                apart = row - near
+                squares += float(np.einsum("v,v->", apart, apart, dtype=np.float64))
+            return self.subjects[first:stop], digests, complete, total, squares
+
         complete = True
-
-        def told() -> Iterator[np.ndarray]:
-            nonlocal complete
-            for first, stop, block in self._images.blocks(self.subjects):
-                digest.update(self.subjects[first:stop], block)
-                complete &= bool(np.isfinite(block).all())
-                yield self._filled(block)
-
-        for block in cli.progress(prefetched(told()), -(-self.n // size), "mean: block"):
-            self.mean += block.sum(axis=0, dtype=np.float64)
+        done = ordered_map(sums, prefetched(self._images.blocks(self.subjects)), workers)
+        for subjects, digests, whole, total, squares in cli.progress(
+            done, -(-self.n // size), "mean: block"
+        ):
+            digest.add(subjects, digests)
+            complete &= whole
+            self.mean += total
+            self.variance += squares
         require_same_images(digest, selected)
         self.mean /= self.n
-        self._complete = complete
+        self.variance = self.variance / self.n - float(((self.mean - near) ** 2).sum())
+        self._complete, self._read = complete, True
 
     def blocks(self, subjects: list[str] | None = None) -> Iterator[np.ndarray]:
         """Yield the images (n_b, N) of the sample, or of some of its subjects."""
-        for _, _, block in self._images.blocks(self.subjects if subjects is None else subjects):
+        chosen = self.subjects if subjects is None else subjects
+        # Checksums were compared when the mean was taken.
+        for _, _, block in self._images.blocks(chosen, checked=not self._read):
             yield self._filled(block)
 
     def _filled(self, block: np.ndarray) -> np.ndarray:
@@ -193,11 +211,11 @@ def exact_spectrum(
 
 def by_correlation(
     target: float,
-    find: Callable[[int], fpca.Components],
+    explore: Callable[[int], fpca.Components],
     most: int,
     sample: Sample,
     drawn: list[str],
-) -> fpca.Components:
+) -> int:
     """Return the fewest components whose reconstructions reach a mean correlation.
 
     Raises
@@ -207,7 +225,7 @@ def by_correlation(
     """
     number = min(FIRST_NUMBER, most)
     while True:
-        found = find(number)
+        found = explore(number)
         column_sum = found.bases.sum(axis=0)
         total, n_drawn = np.zeros(number), 0
         for block in sample.blocks(drawn):
@@ -223,7 +241,7 @@ def by_correlation(
             n_drawn += len(block)
         reached = np.flatnonzero(total / n_drawn >= target)
         if len(reached):
-            return find(int(reached[0]) + 1)
+            return int(reached[0]) + 1
         if number == most:
             raise InputError(
                 f"components_correlation: {target:g} asked for, but {most} components reach "
@@ -240,7 +258,7 @@ def components(args, sample: Sample, weights, scratch, drawn: list[str]) -> fpca
     if min(n, N) <= fpca.EXACT_SIDE:
         spectrum = exact_spectrum(sample, covariance, weights, scratch, args.threads)
         most = len(spectrum.eigenvalues)
-        find = spectrum.components
+        explore = find = spectrum.components
         number = args.components
         if number == 0 and args.components_correlation == 0.0:
             number = fpca.number_by_share(
@@ -250,28 +268,33 @@ def components(args, sample: Sample, weights, scratch, drawn: list[str]) -> fpca
         fpca.require_rank(number, most, n, N)
     else:
         most = min(min(n - 1, N) // 4, MOST_COMPONENTS)
-        total = covariance.trace()
+        total = sample.variance if weights is None else covariance.trace()
         cli.report(f"variance of the smoothed images: {total:.6g}")
         krylov = fpca.KrylovSpectrum(
-            covariance.product,
+            lambda vectors: covariance.product(vectors, np.float32),
             N,
             total,
             block=fpca.block_size(args.components),
             seed=args.seed,
         )
 
-        def find(number: int) -> fpca.Components:
+        def explore(number: int) -> fpca.Components:
             return fpca.krylov_components(
                 krylov,
                 number=number,
                 share=args.components_variance,
                 most=most,
+                tolerance=fpca.ROUGH_TOLERANCE,
                 progress=cli.report,
             )
 
+        def find(number: int) -> fpca.Components:
+            r = explore(number).bases.shape[1]
+            return fpca.refined_components(krylov, covariance.product, r, progress=cli.report)
+
         number = args.components
     if number == 0 and args.components_correlation > 0.0:
-        return by_correlation(args.components_correlation, find, most, sample, drawn)
+        number = by_correlation(args.components_correlation, explore, most, sample, drawn)
     return find(number)
 
 
@@ -297,10 +320,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{n} images of {N} voxels" + (" (smoothed images on disk)" if on_disk else ""),
             (fpca.gram_bytes(n, N) if exact else fpca.krylov_bytes(args.components, N))
             + (0 if on_disk else held)
-            + 24 * block_rows(images.n_voxels) * images.n_voxels
+            + (12 + 4 * args.threads) * block_rows(images.n_voxels) * images.n_voxels
             + smoothing.weight_bytes(N, args.threads),
         )
-        sample.read_mean(selected)
+        sample.read_mean(selected, args.threads)
         order = np.random.default_rng(args.seed).permutation(n)[: args.bandwidth_subjects]
         drawn = [sample.subjects[row] for row in np.sort(order)]
         choice = choose(args, sample, drawn, geometry)

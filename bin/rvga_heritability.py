@@ -132,6 +132,7 @@ def write_covariance(
         ) as writer:
             writer.add("Gamma", x.Gamma)
             writer.add("Sigma", dataset.Sigma)
+            writer.add("kappa", x.kappa)
             writer.add("s", x.s)
             writer.add("bases", dataset.bases)
             writer.add("coordinates", dataset.coordinates)
@@ -143,7 +144,7 @@ def write_covariance(
             writer.add("region_name", names)
             writer.add("region_rows", region_rows)
             add_geometry(writer, dataset.geometry)
-        intercepts = own_intercepts(found.intercept, dataset.Sigma, dataset.n, numbers)
+        intercepts = own_intercepts(found.intercept, x.kappa, numbers)
         t_4_factor, s_factor = reference.factors()
         numbers |= {
             **match.counts, **attributes, "n_used_variants": sums.n_used,
@@ -176,19 +177,20 @@ def region_rows_of(
     return [f"{prefix}{label}" for label in region], rows, compact
 
 
-def own_intercepts(
-    intercept: Intercept | None, Sigma: np.ndarray, n: float, numbers: dict
-) -> pd.DataFrame:
-    """Return the table of n κ_jj / Σ_jj, which is 1 without structure, and note their mean."""
+def own_intercepts(intercept: Intercept | None, kappa: np.ndarray, numbers: dict) -> pd.DataFrame:
+    """Return the table of estimated over expected κ_jj, which is 1 without structure; its mean.
+
+    ``kappa`` (r, r) is what unrelated people have, Σ/n without offsets.
+    """
     if intercept is None:
         return intercept_table([], [], np.zeros(0), 1.0, np.zeros(0))
-    scale = n / np.diag(Sigma)
+    scale = 1 / np.diag(kappa)
     ratio = np.diag(intercept.kappa) * scale
     left_out = np.diagonal(intercept.left_out, axis1=1, axis2=2) * scale
     names = [str(j + 1) for j in range(len(ratio))]
     table = intercept_table(names, names, ratio, 1.0, jackknife_standard_error(left_out))
-    mean = n * float(np.trace(intercept.kappa)) / float(np.trace(Sigma))
-    means = n * np.trace(intercept.left_out, axis1=1, axis2=2) / np.trace(Sigma)
+    mean = float(np.trace(intercept.kappa)) / float(np.trace(kappa))
+    means = np.trace(intercept.left_out, axis1=1, axis2=2) / np.trace(kappa)
     error = float(jackknife_standard_error(means))
     test = neg_log_10_p_normal(np.array([mean - 1]), np.array([error]), sides=2)[0]
     numbers |= {

@@ -54,10 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{dataset.N} voxels x {dataset.r} components",
             significance.tail_memory(dataset.N, dataset.r, args.threads),
         )
+        # With offsets by chromosome one table serves all variants, from their mean covariance.
+        share = dataset.variants_by_A() / dataset.m if dataset.m else np.eye(len(dataset.A))[0]
         try:
             tail = significance.image_wide_tail(
                 dataset.bases,
-                dataset.Sigma,
+                np.tensordot(share, dataset.A, axes=1) / dataset.n,
                 n_eff=n_eff,
                 significance=args.significance,
                 significance_level=level,

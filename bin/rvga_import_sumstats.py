@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from rvga import cli, formats, recovery
-from rvga.chromosomes import RANK, normalise_chromosome
+from rvga.chromosomes import RANK
 from rvga.coding import encode_z
 from rvga.component_sumstats import (
+    LARGEST_POSITION,
     Block,
     HeigFile,
     OrderError,
+    RepeatedError,
     TextFile,
     aligned_blocks,
     component_order,
@@ -37,6 +39,8 @@ VARIANCE_SHARE = 2e-3
 DISAGREEING_SHARE = 0.01
 # Least share of the sample that a variant was tested in.
 LEAST_SAMPLE = 0.9
+# Below this, a component's correlations with the others have the opposite sign of A's.
+TURNED = -0.5
 # Bounds of the median of a / (2 f (1 - f) n): what imputation and covariates leave.
 SCALE_BOUNDS = (0.2, 1.25)
 
@@ -134,6 +138,8 @@ class Importer:
         self._inverse: list[np.ndarray] = []
         self._scale: list[np.ndarray] = []
         self._people: list[np.ndarray] = []
+        self._z: list[np.ndarray] = []
+        self.turned: list[str] = []
 
     def run(self) -> None:
         """Write every chunk."""
@@ -151,7 +157,7 @@ class Importer:
             120.0 * args.chunk_variants * r + 2000.0 * args.chunk_variants,
         )
         try:
-            self._write_all(aligned_blocks(self.files, self.order, args.chunk_variants))
+            self._write_aligned()
         except OrderError:
             self.remove_chunks()
             self._start()
@@ -161,14 +167,22 @@ class Importer:
                 "joined by chromosome, position and alleles (memory: about 400 bytes x variants "
                 "x files)"
             )
-            blocks, dropped = joined_blocks(self.files, self.order, args.chunk_variants)
-            self._write_all(blocks, dropped)
+            self._write_all(joined_blocks(self.files, self.order, args.chunk_variants))
         self._check_shares()
 
-    def _write_all(self, blocks: Iterator[Block], dropped: pd.DataFrame | None = None) -> None:
-        for block in blocks:
+    def _write_aligned(self) -> None:
+        blocks = (self.files, self.order, self.args.chunk_variants)
+        try:
+            self._write_all(aligned_blocks(*blocks))
+        except RepeatedError as error:
+            self.remove_chunks()
+            self._start()
+            cli.report(f"{error}: the files are read once more without them")
+            self._write_all(aligned_blocks(*blocks, error.hashes))
+
+    def _write_all(self, blocks: Iterator[tuple[Block, pd.DataFrame]]) -> None:
+        for block, dropped in blocks:
             self._write(block, dropped)
-            dropped = None
         if not self.chunks:
             raise InputError(
                 f"{self.files[0].path}: no variant is left that every component has; give files "
@@ -182,7 +196,7 @@ class Importer:
             path.unlink(missing_ok=True)
         self.chunks = []
 
-    def _write(self, block: Block, dropped: pd.DataFrame | None) -> None:
+    def _write(self, block: Block, dropped: pd.DataFrame) -> None:
         code = self._codes(block.keys["chromosome"])
         self.n_unknown += int((code == 0).sum())
         block, code = block.rows(code > 0), code[code > 0]
@@ -198,10 +212,9 @@ class Importer:
                 block.beta, block.standard_error, a, diagonal, self.nu, self.score
             )
         frequency, status = self._screen(block, code, a, z, inverse)
-        self._collect(block, code, a, inverse, frequency, status)
+        self._collect(block, code, a, z, inverse, frequency, status)
         counts = self._counts(code, status)
-        if dropped is not None:
-            self._count_unjoined(counts, dropped)
+        self._count_left_out(counts, dropped)
         self.counts = merge_counts([self.counts, counts])
         keep = np.isin(status, (ESTIMATED, *MISSING))
         unknown = status[keep] != ESTIMATED
@@ -210,13 +223,7 @@ class Importer:
 
     def _codes(self, names: pd.Series) -> np.ndarray:
         """Return each variant's chromosome as a rank, 0 for contigs that are none."""
-        known = {}
-        for name in names.unique():
-            try:
-                known[name] = RANK[normalise_chromosome(name)]
-            except InputError:
-                known[name] = 0
-        return names.map(known).to_numpy(dtype=np.int64)
+        return names.map(RANK).fillna(0).to_numpy(dtype=np.int64)
 
     def _screen(
         self,
@@ -247,6 +254,7 @@ class Importer:
         status[minor * alleles < self.args.minor_allele_count * bound] = BELOW_COUNT
         effect, other = block.keys["effect_allele"], block.keys["other_allele"]
         valid = effect.str.fullmatch("[^,.\\s]+") & other.str.fullmatch("[^,.\\s]+")
+        valid &= (effect + other).map(str.isprintable).astype(bool)
         status[~(valid & (effect != other)).to_numpy(dtype=bool)] = ALLELES
         return frequency, status
 
@@ -255,6 +263,7 @@ class Importer:
         block: Block,
         code: np.ndarray,
         a: np.ndarray,
+        z: np.ndarray,
         inverse: np.ndarray,
         frequency: np.ndarray,
         status: np.ndarray,
@@ -264,6 +273,7 @@ class Importer:
             return
         use = np.isin(status, (ESTIMATED, DISAGREE, OTHER_SAMPLE))
         self._inverse.append(inverse[use])
+        self._z.append(z[use])
         known = use & np.isfinite(block.frequency) & (code <= 22)
         share = 2.0 * frequency[known] * (1.0 - frequency[known]) * self.n
         self._scale.append(a[known] / np.maximum(share, np.finfo(float).tiny))
@@ -312,7 +322,10 @@ class Importer:
             "largest_component_ratio": float(ratio.max()),
             "information_share": usual,
         }
-        self._inverse, self._scale, self._people = [], [], []
+        # With predictions taken off, every chromosome has an A; they differ little in this.
+        agreement = recovery.sign_agreement(np.concatenate(self._z), self.A.mean(axis=0))
+        self.turned = [f"LDR{j + 1}" for j in np.flatnonzero(agreement < TURNED)]
+        self._inverse, self._scale, self._people, self._z = [], [], [], []
 
     def _check_shares(self) -> None:
         totals = total_counts(self.counts)
@@ -326,6 +339,12 @@ class Importer:
         if disagree:
             cli.warn(
                 f"the components disagree on {disagree} variants, which have no estimate",
+                self.warnings,
+            )
+        if self.turned:
+            cli.warn(
+                f"{', '.join(self.turned)}: correlated with other components with the opposite "
+                f"sign of A's in {self.args.null.name}; the sign of an LDR may be turned",
                 self.warnings,
             )
         differs = totals["missing"].get(MISSING[OTHER_SAMPLE], 0)
@@ -372,7 +391,7 @@ class Importer:
             }
         return table
 
-    def _count_unjoined(self, counts: dict[str, dict], dropped: pd.DataFrame) -> None:
+    def _count_left_out(self, counts: dict[str, dict], dropped: pd.DataFrame) -> None:
         """Count variants that not every file has, or one has twice."""
         code = self._codes(dropped["chromosome"])
         self.n_unknown += int((code == 0).sum())
@@ -394,6 +413,9 @@ class Importer:
         counts: dict[str, dict],
     ) -> None:
         args, (m, r) = self.args, z.shape
+        position = block.keys["base_pair_location"].to_numpy()
+        if np.any((position < 1) | (position > LARGEST_POSITION)):
+            raise ValueError(f"positions are outside 1 to {LARGEST_POSITION}")
         path = args.out.with_name(f"{args.out.name}.{len(self.chunks) + 1:05d}.h5")
         text = {
             name: encoded_text(block.keys[name])
@@ -408,7 +430,7 @@ class Importer:
             "a": a,
             "A_index": row_of_A,
             "variants/chromosome": code,
-            "variants/base_pair_location": block.keys["base_pair_location"].to_numpy(),
+            "variants/base_pair_location": position,
             "variants/effect_allele_frequency": np.full(m, np.nan) if folded else block.frequency,
             "variants/missing_rate": 1.0 - block.n / self.n,
             **{f"variants/{name}": column for name, column in text.items()},

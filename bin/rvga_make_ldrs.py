@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Project raw images on the bases: low-dimensional representations."""
+"""Join the projected batches: low-dimensional representations of the sample."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,17 @@ import pandas as pd
 
 from rvga import cli, formats, projection, samples, tables
 from rvga.atomic import replacing
-from rvga.covariance import prefetched
 from rvga.errors import InputError
 from rvga.genotype_samples import read_sample_table
-from rvga.geometry import geometry_of
-from rvga.images import ImageSet, block_rows, filled, require_same_images
-from rvga.parallel import ordered_map
-from rvga.voxel_match import columns_of
-
-# Images of another cohort must hold this share of the voxels of the bases.
-LEAST_SHARED = 0.9
+from rvga.images import ImageDigest, require_same_images
+from rvga.projection import Scores
 
 
 def parser():
     """Return the option parser."""
     result = cli.make_parser(__doc__)
     add = result.add_argument
-    add("--images", type=Path, nargs="+", required=True, help="images files, all batches")
+    add("--scores", type=Path, nargs="+", required=True, help="scores files, all batches")
     add("--subjects", type=Path, required=True, help="subjects file")
     add("--bases", type=Path, required=True, help="bases file, of this sample or another")
     add("--samples", type=Path, help=".psam or .fam file, for the family ids of --phenotypes")
@@ -39,47 +34,84 @@ def parser():
     return result
 
 
-class Match:
-    """Where the voxels of the bases are among the images.
+@dataclass(frozen=True)
+class Joined:
+    """The scores of all batches, in the order of the sample.
 
     Attributes
     ----------
-    present : (N,)
-        Voxels of the bases that the images have, and the sample keeps.
-    columns : (number present,)
-        Their columns in the images files.
-    voxel_mean : (number present,)
-        What stands for a subject's missing value there.
-    n_unused : int
-        Voxels that the sample keeps and the bases do not have.
+    scores : Scores
+        Of everybody.
+    n_absent, n_unfit, n_unused : int
+        Voxels of the bases that the images lack, that they have but the sample drops, and of
+        the sample that the bases lack.
+    """
+
+    scores: Scores
+    n_absent: int
+    n_unfit: int
+    n_unused: int
+
+
+def joined(paths: Sequence[Path], selected: formats.Envelope, based: formats.Envelope) -> Joined:
+    """Return the scores of all batches, in the order of the sample.
 
     Raises
     ------
     InputError
-        Too few voxels of the bases are there.
+        A file was made from another sample, other bases or other voxels; or a subject of the
+        sample is there twice or never; or the images are not those of the sample.
     """
-
-    def __init__(self, based: formats.Envelope, selected: formats.Envelope, images: ImageSet):
-        voxel_index = selected["voxel_index"][...]
-        voxel_mean = np.full(images.n_voxels, np.nan)
-        if "voxel_mean" in selected:
-            voxel_mean[voxel_index] = selected["voxel_mean"][...]
-        kept = np.zeros(images.n_voxels + 1, dtype=bool)
-        kept[voxel_index] = True
-        column = columns_of(geometry_of(based), images.geometry, based.path.name)
-        # An absent voxel is column -1, the last entry, which is never kept.
-        self.present = kept[column]
-        self.columns = column[self.present]
-        self.voxel_mean = voxel_mean[self.columns]
-        N = len(column)
-        found = int(self.present.sum())
-        self.n_unused = len(voxel_index) - found
-        if found < LEAST_SHARED * N:
-            raise InputError(
-                f"{based.path.name}: the images have {found} of its {N} voxels "
-                f"({found / N:.1%}), but {LEAST_SHARED:.0%} are needed: use a wider mask, lower "
-                "min_coverage, or make new bases"
-            )
+    subjects = list(selected.array("subject"))
+    place = {subject: row for row, subject in enumerate(subjects)}
+    n, r = len(subjects), based["bases"].shape[1]
+    source: list[Path | None] = [None] * n
+    ldrs, image_sum, image_squares = np.empty((n, r)), np.empty(n), np.empty(n)
+    digests = np.empty((n, 16), dtype="u1")
+    common: dict[str, object] = {}
+    for path in paths:
+        with formats.open_file(path, "scores") as batch:
+            batch.require_made_from("subjects", selected)
+            batch.require_made_from("bases", based)
+            common = common or batch.attributes
+            if batch.attributes != common:
+                raise InputError(
+                    f"{path}: is of images on other voxels than {paths[0]}; "
+                    "read all batches under the same mask"
+                )
+            found = list(batch.array("subject"))
+            for subject in found:
+                if subject not in place:
+                    raise InputError(
+                        f"{path}: subject '{subject}' is not in {selected.path.name}; "
+                        "project the images again"
+                    )
+                earlier = source[place[subject]]
+                if earlier is not None:
+                    raise InputError(
+                        f"{path}: subject '{subject}' is there twice (also in {earlier}); "
+                        "give each batch once"
+                    )
+                source[place[subject]] = path
+            rows = np.array([place[subject] for subject in found], dtype=np.int64)
+            ldrs[rows] = batch["ldrs"][...]
+            image_sum[rows] = batch["image_sum"][...]
+            image_squares[rows] = batch["image_sum_of_squares"][...]
+            digests[rows] = batch["image_digest"][...]
+    if None in source:
+        raise InputError(
+            f"subject '{subjects[source.index(None)]}' of the sample is in none of the scores "
+            "files; give those of all batches of the same run"
+        )
+    digest = ImageDigest(str(common["geometry_digest"]))
+    digest.add(subjects, digests)
+    require_same_images(digest, selected)
+    return Joined(
+        Scores(ldrs, image_sum, image_squares),
+        int(common["n_voxels_absent"]),
+        int(common["n_voxels_unfit"]),
+        int(common["n_voxels_unused"]),
+    )
 
 
 def phenotype_lines(
@@ -105,53 +137,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         cli.threads(1),
         formats.open_file(args.subjects, "subjects") as selected,
         formats.open_file(args.bases, "bases") as based,
-        ImageSet(args.images) as images,
     ):
         same_sample = based.inputs.get("subjects") == selected.digest
         subjects = list(selected.array("subject"))
-        match = Match(based, selected, images)
+        n, (N, r) = len(subjects), based["bases"].shape
+        cli.state_memory(f"{n} x {r} LDRs", 8.0 * (2 * N * r + 6 * n * r))
+        together = joined(args.scores, selected, based)
+        scores, n_absent, n_unfit = together.scores, together.n_absent, together.n_unfit
+        ldrs = scores.ldrs
         bases = based["bases"][...].astype(np.float64)
-        n, (N, r) = len(subjects), bases.shape
-        size = block_rows(images.n_voxels)
-        cli.state_memory(
-            f"{n} x {r} LDRs",
-            8.0 * (2 * N * r + 6 * n * r) + (args.threads + 3) * 16 * size * images.n_voxels,
-        )
-        # A voxel that the images lack has the mean of the bases' own sample in everybody.
-        absent_mean = based["mean"][...][~match.present]
-        absent_share = absent_mean @ bases[~match.present]
-        present = bases[match.present]
-        n_absent = N - len(present)
-
-        digest = images.new_digest()
-
-        def blocks() -> Iterator[np.ndarray]:
-            for first, stop, block in images.blocks(subjects):
-                digest.update(subjects[first:stop], block)
-                yield filled(block, match.columns, match.voxel_mean)
-
-        def represent(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            raw = block.astype(np.float64)
-            return (
-                projection.project(raw, present) + absent_share,
-                raw.sum(axis=1) + absent_mean.sum(),
-                np.einsum("nv,nv->n", raw, raw) + absent_mean @ absent_mean,
-            )
-
-        ldrs = np.empty((n, r))
-        image_sum = np.empty(n)
-        image_squares = np.empty(n)
-        first = 0
-        done = ordered_map(represent, prefetched(blocks()), args.threads)
-        for found in cli.progress(done, -(-n // size), "block"):
-            rows = slice(first, first + len(found[0]))
-            ldrs[rows], image_sum[rows], image_squares[rows] = found
-            first = rows.stop
-        require_same_images(digest, selected)
-
         numbers_of_components = projection.quality_numbers(r)
         correlation = projection.reconstruction_correlation(
-            ldrs, bases, image_sum, image_squares, numbers_of_components
+            ldrs, bases, scores.image_sum, scores.image_sum_of_squares, numbers_of_components
         )
         defined = np.isfinite(correlation).sum(axis=1)
         quality = np.full(len(defined), np.nan)
@@ -165,6 +162,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             cli.warn(
                 f"{n_absent} of the {N} voxels of the bases are not in these images: the mean of "
                 "the bases' own sample stands for them in everybody",
+                warnings,
+            )
+        if n_unfit:
+            cli.warn(
+                f"{n_unfit} of the {N} voxels of the bases are in these images, but constant or "
+                "without a value in too many subjects of the sample: the mean of the bases' own "
+                "sample stands for them in everybody",
                 warnings,
             )
         if undefined:
@@ -211,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "bases_of_same_sample": same_sample,
         "n_voxels_bases": N,
         "n_voxels_absent": n_absent,
-        "n_voxels_unused": match.n_unused,
+        "n_voxels_unfit": n_unfit,
+        "n_voxels_unused": together.n_unused,
         "outliers": {
             "n": len(outlying),
             "threshold": distances.threshold if np.isfinite(distances.threshold) else None,

@@ -96,6 +96,7 @@ class Batch:
             () if args.cifti_maps == "all" else tuple(cli.names(args.cifti_maps)),
             args.zero_is_missing,
         )
+        self.warnings: list[str] = []
         self.collective = args.share is not None or not args.subjects
         lists = [images.read_subject_list(path) for path in args.subjects]
         if self.collective:
@@ -160,6 +161,33 @@ class Batch:
         if not self.subjects:
             raise InputError(f"{paths[0]}: holds no subject in share {self.args.share}")
         self._places = places
+        self._warn_of_columns()
+        if self.args.share is None or self.args.share[0] == 1:
+            self._warn_of_others()
+
+    def _warn_of_columns(self) -> None:
+        """Say which columns of tables are taken for no voxels."""
+        for path, reader in zip(self.args.images, self.readers, strict=True):
+            if reader.left_out:
+                cli.report(
+                    f"{path.name}: column {', '.join(reader.left_out)} is an id or an index, no "
+                    "voxel, and is left out"
+                )
+
+    def _warn_of_others(self) -> None:
+        """Count the subjects that only a later part has; one share says it for all."""
+        first, *later = self.readers
+        if not later:
+            return
+        known = set(first.ids())
+        for path, reader in zip(self.args.images[1:], later, strict=True):
+            others = sum(subject not in known for subject in reader.ids())
+            if others:
+                cli.warn(
+                    f"{path.name}: {others} subjects are not in {self.args.images[0].name} and "
+                    "are left out; every subject needs every part",
+                    self.warnings,
+                )
 
     def rows(self, number: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield row and values of one part, every subject once.
@@ -206,8 +234,8 @@ class Batch:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     args = parser().parse_args(argv)
-    warnings: list[str] = []
     batch = Batch(args)
+    warnings = batch.warnings
     geometry = join([reader.geometry for reader in batch.readers])
     n, N = len(batch.subjects), geometry.n_voxels
     cli.state_memory("images being read", batch.memory())

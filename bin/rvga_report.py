@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("--genetic-correlation", type=Path, help="table of genetic correlations of regions")
     add("--genetic-covariance", type=Path, help="genetic covariance of the components")
     add("--cross-trait", type=Path, nargs="*", default=[], help="tables by external trait")
+    add("--cross-trait-regions", type=Path, help="table of all external traits by region")
     add("--truth", type=Path, help="truth of a simulated study")
     add("--engine-version", default="", help="version of the workflow engine")
     add("--out", type=Path, required=True, help="the report, HTML")
@@ -260,7 +261,8 @@ def compare_with_truth(
     loci = found["loci"]
     planted = pd.DataFrame(columns=list(tables.TABLES["truth_loci"]))
     if dataset is not None and critical_z is not None and loci is not None:
-        a = np.full(len(known.causal), np.nan)
+        a, ncp = np.full((2, len(known.causal)), np.nan)
+        A_index = np.zeros(len(a), dtype=np.int64)
         significant = np.zeros(len(known.causal), dtype=bool)
         critical_t = normal_to_t(critical_z, dataset.nu)
         for number, row in enumerate(known.causal.itertuples()):
@@ -268,11 +270,16 @@ def compare_with_truth(
             if row.planted:
                 place = variant_row(dataset, row.chromosome, row.base_pair_location, row.variant_id)
             if place is not None:
-                a[number] = dataset.components(place, place + 1).a[0]
+                components = dataset.components(place, place + 1)
+                a[number], A_index[number] = components.a[0], components.A_index[0]
                 z = dataset.voxel_statistics(place, place + 1)["z"]
                 significant[number] = bool(np.any(np.abs(z) > critical_t))
-        variance = voxel_variance(basis.bases, dataset.A[0])
-        ncp, _ = truth.noncentrality(projected.effect, a, basis.bases, variance, dataset.nu)
+        for index in np.unique(A_index):
+            here = A_index == index
+            variance = voxel_variance(basis.bases, dataset.A[index])
+            ncp[here], _ = truth.noncentrality(
+                projected.effect[here], a[here], basis.bases, variance, dataset.nu
+            )
         probability = truth.power(ncp, critical_z, dataset.nu)
         planted = truth.truth_loci(known, probability, significant, loci)
         chromosome = np.concatenate(
@@ -394,6 +401,14 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         path.name.removesuffix(".tsv"): tables.read_table(path, "cross_trait")
         for path in sorted(args.cross_trait, key=lambda path: path.name)
     }
+    trait_regions = read_optional(args.cross_trait_regions, "cross_trait_regions")
+    if trait_regions is not None:
+        absent = sorted(set(trait_regions["trait"]) ^ set(traits))
+        if absent:
+            raise InputError(
+                f"{args.cross_trait_regions}: trait '{absent[0]}' is in the table by region or in "
+                "the tables by voxel, but not in both: they are of different runs"
+            )
     for name, table in (("voxels", voxels), ("heritability", heritability), *traits.items()):
         if table is not None and len(table) != N:
             raise InputError(
@@ -435,6 +450,9 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
             report.component_maps(canvas, basis.bases, basis.eigenvalues, basis.total_variance),
         )
     )  # fmt: skip
+    conversions = summaries.all("convert_genotypes")
+    if conversions:
+        sections.append(report.genotypes_section(conversions))
     made = summaries.one("minimal_dataset")
     if made and made.get("m"):
         bound = lambda_bound(min(int(made["m"]), LAMBDA_VARIANTS))
@@ -472,7 +490,7 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         sections.append(report.correlation_section(pairs, sampled, N))
     trait_numbers = {str(entry["trait"]): entry for entry in summaries.all("cross_trait")}
     if traits:
-        sections.append(report.cross_trait_section(canvas, traits, trait_numbers))
+        sections.append(report.cross_trait_section(canvas, traits, trait_numbers, trait_regions))
     else:
         sections.append(
             report.not_run(

@@ -38,7 +38,7 @@ def parser():
     return result
 
 
-def select(args, image_subjects: list[str], table: CovariateTable):
+def select(args, image_subjects: list[str], table: CovariateTable, warnings: list[str]):
     """Return the sample and the match reports, or stop where too few ids match."""
     matches = []
 
@@ -58,9 +58,12 @@ def select(args, image_subjects: list[str], table: CovariateTable):
     if args.samples:
         sample.keep(genotyped, "genotypes", "are in every genotype file")
     if args.keep:
-        sample.keep(samples.read_id_list(args.keep, args.subject_id), "keep list", "are kept")
+        listed = samples.read_id_list(args.keep, args.subject_id)
+        warn_of_unknown(listed, image_subjects, f"the list {args.keep.name} (keep)", warnings)
+        sample.keep(listed, "keep list", "are kept")
     if args.remove:
         listed = samples.read_id_list(args.remove, args.subject_id)
+        warn_of_unknown(listed, image_subjects, f"the list {args.remove.name} (remove)", warnings)
         sample.remove(listed, "remove list", "are not on the list of those to remove")
     if len(sample.subjects) < samples.LEAST_SUBJECTS:
         steps = ", ".join(f"{step['step']} {step['n_out']}" for step in sample.flow)
@@ -71,6 +74,23 @@ def select(args, image_subjects: list[str], table: CovariateTable):
     # The same genotyped people usually come in one file a chromosome.
     distinct = [match for i, match in enumerate(matches) if match not in matches[:i]]
     return sample, distinct
+
+
+def warn_of_unknown(
+    listed: set[str], image_subjects: Sequence[str], name: str, warnings: list[str]
+) -> None:
+    """Warn of listed ids that no image has, by their number alone.
+
+    Who withdrew consent stays in the sample where the list writes ids in another way.
+    """
+    unknown = listed - set(image_subjects)
+    if unknown:
+        hint = samples.id_hint(image_subjects, unknown)
+        cli.warn(
+            f"{len(unknown)} of the {len(listed)} ids of {name} are not among the images' subjects"
+            f", so they have no effect; {hint or 'check that the ids are written as there'}",
+            warnings,
+        )
 
 
 class Voxels:
@@ -122,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.covariates, args.covariate_columns, args.categorical_columns, args.subject_id
     )
     with cli.threads(1), ImageSet(args.images) as images:
-        sample, matches = select(args, images.subject, table)
+        sample, matches = select(args, images.subject, table, warnings)
         subjects = samples.sort_by_bytes(sample.subjects)
         n, N = len(subjects), images.n_voxels
         # Covariates that cannot be used are found here, before the long stages.

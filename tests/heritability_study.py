@@ -62,6 +62,7 @@ class Study(NamedTuple):
     scores: np.ndarray
     Sigma: np.ndarray
     n: int
+    A: np.ndarray
 
 
 def make_study(
@@ -73,11 +74,14 @@ def make_study(
     h2: float = 0.5,
     seed: int = 1,
     shape: tuple[int, int, int] = (5, 4, 3),
+    offsets: np.ndarray | None = None,
 ) -> Study:
     """Write two chromosomes of ``m`` variants: panels, dataset (float32), a trait of others.
 
     Components have genetic correlation 0 and heritability ``h2``; the trait has the effects of
-    the first component. ``scores`` are the exact û of the dataset's variants.
+    the first component. ``scores`` are the exact û of the dataset's variants. ``offsets`` (2, r)
+    are shares of the environmental variance, nothing genetic, that an offset takes off the
+    components on each chromosome.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -98,14 +102,27 @@ def make_study(
     effects = rng.normal(size=(2 * m, r))
     genetic = study.T @ effects
     values = np.sqrt(h2) * genetic / genetic.std(axis=0)
-    values += np.sqrt(1 - h2) * rng.normal(size=(n, r))
-    values = (values - values.mean(axis=0)) * np.array([3.0, 2.0, 1.0])[:r]
-    A = values.T @ values
+    scale = np.append([3.0, 2.0, 1.0], np.ones(max(r - 3, 0)))[:r]
+    known = np.zeros((1, n, r))
+    noise = rng.normal(size=(n, r))
+    if offsets is not None:
+        known = np.sqrt(offsets)[:, None] * rng.normal(size=(2, n, r))
+        noise = np.sqrt(1 - offsets.sum(axis=0)) * noise + known.sum(axis=0)
+    values += np.sqrt(1 - h2) * noise
+    values = (values - values.mean(axis=0)) * scale
+    Sigma = values.T @ values / n
+    known = np.sqrt(1 - h2) * (known - known.mean(axis=1, keepdims=True)) * scale
+    rest = values - known
+    A = np.einsum("cij,cik->cjk", rest, rest)
     kept = study.var(axis=1) > 0.5
     a = np.where(kept, (np.vstack(genotypes["study"]).var(axis=1)) * n, np.nan)
-    u = study @ values / n
+    # The A, and the offsets, of each variant.
+    row = np.repeat([0, len(A) - 1], m)
+    u = np.vstack(
+        [half @ rest[c] / n for half, c in zip(np.split(study, 2), row[::m], strict=True)]
+    )
     nu = n - 2
-    correlation = u / np.sqrt(np.diag(A) / n)
+    correlation = u / np.sqrt(np.einsum("cjj->cj", A)[row] / n)
     z = correlation * np.sqrt(nu / (1 - correlation**2))
     z[~kept] = np.nan
     grid = np.indices(shape).reshape(3, -1).T
@@ -121,11 +138,11 @@ def make_study(
         writer.add("z", z.astype(np.float32))
         writer.add("scale", np.ones(2 * m))
         writer.add("a", a)
-        writer.add("A", A[None])
-        writer.add("A_index", np.zeros(2 * m))
-        writer.add("Sigma", A / n)
+        writer.add("A", A)
+        writer.add("A_index", row)
+        writer.add("Sigma", Sigma)
         writer.add("bases", bases)
-        writer.add("eigenvalues", np.array([9.0, 4.0, 1.0])[:r])
+        writer.add("eigenvalues", scale**2)
         writer.add("coordinates", geometry.coordinates)
         add_geometry(writer, geometry)
         chromosome = np.repeat([1, 2], m)
@@ -155,7 +172,7 @@ def make_study(
             for k in range(2 * m)
         )
     )
-    return Study(folder, panels["p1"], panels["p2"], dataset, sumstats, bases, u, A / n, n)
+    return Study(folder, panels["p1"], panels["p2"], dataset, sumstats, bases, u, Sigma, n, A)
 
 
 def ld_reference(study: Study, run_stage, **options: object) -> Path:

@@ -97,14 +97,16 @@ workflow RVGA {
     // Heritability and genetic correlation
     heritability = channel.value([])
     trait_tables = channel.value([])
+    trait_regions = channel.value([])
     if (steps.heritability) {
         ESTIMATE_HERITABILITY(dataset, reference, study, options, steps.cross_trait)
         heritability = ESTIMATE_HERITABILITY.out.heritability
         trait_tables = ESTIMATE_HERITABILITY.out.trait_tables
+        trait_regions = ESTIMATE_HERITABILITY.out.trait_regions
         summaries = summaries.mix(ESTIMATE_HERITABILITY.out.summaries)
     }
 
-    WRITE_REPORT(summaries, bases, dataset, loci, heritability, trait_tables, study, options, engine_version)
+    WRITE_REPORT(summaries, bases, dataset, loci, heritability, trait_tables, trait_regions, study, options, engine_version)
     report = WRITE_REPORT.out.report
     truth = WRITE_REPORT.out.truth
     summaries = summaries.mix(WRITE_REPORT.out.summary)

@@ -7,16 +7,25 @@ people only, and sums in double.
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+from llvmlite import binding
+from numba import types
 from numba.extending import get_cython_function_address
 
-from rvga.packed import Packed, centre_tile, compiled, width
+from rvga.machine_code import compiled
+from rvga.packed import Packed, centre_tile, dosage_range, width
 from rvga.ploidy import DIPLOID, Sexes, code, equilibrium_counts
-from rvga.variant_filters import COLLINEAR, ESTIMATED, Filters, hardy_weinberg_p, mach_r2, screen
+from rvga.variant_filters import (
+    COLLINEAR,
+    ESTIMATED,
+    FEW_CARRIERS,
+    Filters,
+    hardy_weinberg_p,
+    mach_r2,
+    screen,
+)
 
 # People expanded at a time: 512 variants of them are 1 MiB.
 PEOPLE_PER_TILE = 512
@@ -27,6 +36,8 @@ BLOCK_VARIANTS = 512
 COLLINEAR_SHARE = 1e-6
 # Below this share the single-precision projection is repeated in double precision.
 _DOUBLE_SHARE = 0.1
+# Below this share, who has the most of a rare variant is looked up without the covariates.
+_EXPLAINED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -229,14 +240,21 @@ def associate_block(
     projection = products[:, null.r :]
     a = squares - np.einsum("mp,mp->m", projection, projection) / null.n
     used = status == ESTIMATED
-    for row in np.flatnonzero(used & (a < _DOUBLE_SHARE * squares)):
+    share = _largest_share(block, mean, squares, used & filters.may_have_few_carriers(squares))
+    # What covariates leave of a rare variant may be one person's, too.
+    again = (a < _DOUBLE_SHARE * squares) | (
+        (a < _EXPLAINED_SHARE * squares) & filters.may_have_few_carriers(a)
+    )
+    for row in np.flatnonzero(used & again):
         g = np.nan_to_num(block.dosage(row) - mean[row])
         # Twice, because one projection leaves rounding of the size of what was removed.
         residual = g - null.Q @ (null.Q.T @ g)
         residual -= null.Q @ (null.Q.T @ residual)
         a[row] = residual @ residual
         products[row, : null.r] = (residual @ null.residuals) * np.sqrt(null.n)
+        share[row] = max(share[row], np.square(residual).max() / max(a[row], 1e-300))
     status[used & ~(a > COLLINEAR_SHARE * squares)] = COLLINEAR
+    status[(status == ESTIMATED) & (share > filters.largest_share * (1 + 1e-9))] = FEW_CARRIERS
     a[status != ESTIMATED] = np.nan
     z = np.empty((m, null.r))
     _t_statistics(products, 1.0 / np.sqrt(null.n * a), float(null.nu), z)
@@ -250,6 +268,16 @@ def associate_block(
         missing_rate=counted.missing_rate,
         haploid_heterozygotes=counted.haploid_heterozygotes,
     )
+
+
+def _largest_share(block, mean, squares, asked) -> np.ndarray:
+    """Return the largest share that one person has in the sum of squares, (m,); 0 if not asked."""
+    share = np.zeros(len(block))
+    rows = np.flatnonzero(asked)
+    if len(rows):
+        away = dosage_range(block, rows) - mean[rows, None]
+        share[rows] = np.square(away).max(axis=1) / squares[rows]
+    return share
 
 
 def _quality(block, factor, called, squares, frequency, filters, info) -> np.ndarray:
@@ -289,12 +317,11 @@ def _t_statistics(products, factor, nu, z):
 
 # Single-precision product of BLAS, called from compiled code so that a block is done without the
 # interpreter: C = A B + beta C with matrices by columns, hence with the factors exchanged.
-_sgemm = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 13)(
-    get_cython_function_address("scipy.linalg.cython_blas", "sgemm")
-)
+binding.add_symbol("rvga_sgemm", get_cython_function_address("scipy.linalg.cython_blas", "sgemm"))
+_sgemm = types.ExternalFunction("rvga_sgemm", types.void(*[types.intp] * 13))
 
 
-@numba.njit(nogil=True)
+@compiled
 def _multiply(codes, centre, right, tile, part, total, letters, sizes, factors):
     rows, columns = part.shape
     places, step = right.shape[0], tile.shape[1]

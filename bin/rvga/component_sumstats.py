@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from rvga.chromosomes import RANK, normalise_chromosome
 from rvga.errors import InputError
 from rvga.loco import component_numbers
 
@@ -24,9 +25,13 @@ ALL = "all"
 _MISSING = ["NA", "nan", "-nan", "NaN", "NAN", "#NA", "", ".", "inf", "-inf"]
 _DIGIT_ROWS = 500
 _KEYS = ("chromosome", "base_pair_location", "variant_id", "effect_allele", "other_allele")
+_SEARCH_ROWS = 100_000
 _HEIG_BLOCK = 20
+_BAD_ID = "is no id (white space, or characters that do not print)"
 # In GWAS-SSF, and in HEIG's files as exported from a dataset, 25 is MT; PLINK's 25 is on X.
 _MT_CODE = {"25": "MT"}
+# Positions are stored in 32 bits, and no chromosome is longer.
+LARGEST_POSITION = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,8 @@ class Block:
     Attributes
     ----------
     keys : DataFrame
-        ``chromosome`` (as in the file), ``base_pair_location``, ``variant_id``,
-        ``effect_allele``, ``other_allele``.
+        ``chromosome`` (in the project's spelling; as in the file where it is none),
+        ``base_pair_location``, ``variant_id``, ``effect_allele``, ``other_allele``.
     frequency, n : (k,) float64
         Of the effect allele, and of people; NaN where the file does not say.
     beta, standard_error : (k, r) float64
@@ -149,6 +154,20 @@ class Block:
 
 class OrderError(Exception):
     """Two files do not hold the same variants in the same order."""
+
+
+class RepeatedError(Exception):
+    """Variants stand in the files more than once.
+
+    Attributes
+    ----------
+    hashes : (k,) uint64
+        Of their chromosome, position and alleles.
+    """
+
+    def __init__(self, hashes: np.ndarray):
+        super().__init__(f"{len(hashes)} variants are repeated")
+        self.hashes = hashes
 
 
 class TextFile:
@@ -241,6 +260,8 @@ class TextFile:
                 low_memory=False,
                 **options,
             )
+        except pd.errors.EmptyDataError as error:
+            raise self._empty() from error
         except (ValueError, EOFError, OSError, UnicodeDecodeError) as error:
             raise self._damaged(error) from error
 
@@ -250,8 +271,35 @@ class TextFile:
             "cut short?"
         )
 
+    def _empty(self) -> InputError:
+        return InputError(f"{self.path}: has a header but no row; is it cut short?")
+
+    def _line(self, row: int) -> int:
+        """Return the line, from 1, of a row of the table, from 0; blank lines are no rows."""
+        opener = gzip.open if _is_gzip(self.path) else open
+        with opener(self.path, "rt", encoding="utf-8-sig") as file:
+            for line, text in enumerate(file, start=1):
+                if line > self.skipped + 1 and text.strip():
+                    row -= 1
+                if row < 0:
+                    return line
+        raise IndexError(row)
+
+    def _refuse_text(self, columns: Sequence[str]) -> None:
+        """Refuse the first value of these columns that is no number, where there is one."""
+        for frame in self._read(columns, dtype=str, chunksize=_SEARCH_ROWS):
+            for column in columns:
+                wrong = pd.to_numeric(frame[column], errors="coerce").isna() & frame[column].notna()
+                _refuse(self.path, self._line, frame[column], wrong, "is no number")
+
     def blocks(self, rows: int) -> Iterator[Block]:
-        """Yield the additive test's rows, ``rows`` at a time (fewer at the end)."""
+        """Yield the additive test's rows, ``rows`` at a time (fewer at the end).
+
+        Raises
+        ------
+        InputError
+            A number is text or impossible, an id is not printable, or no row is there.
+        """
         columns = dict(self._columns)
         for role in ("beta", "standard_error"):
             columns.pop(role, None)
@@ -270,22 +318,36 @@ class TextFile:
         used = dict.fromkeys([*text, *numbers])
         reader = self._read(list(used), dtype=text | numbers, chunksize=rows)
         waiting: list[Block] = []
-        number = 0
+        number, read, added = 0, 0, 0
         pieces = iter(reader)
         while True:
             try:
                 frame = next(pieces)
             except StopIteration:
                 break
-            except (ValueError, EOFError, OSError, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
+                raise self._damaged(error) from error
+            except ValueError as error:
+                self._refuse_text(list(numbers))
+                raise self._damaged(error) from error
+            except (EOFError, OSError) as error:
                 raise self._damaged(error) from error
             waiting.append(self._block(frame, columns))
+            read += len(frame)
+            added += len(waiting[-1].keys)
             number += len(waiting[-1].keys)
             while number >= rows:
                 joined = _concatenated(waiting)
                 yield joined.rows(slice(0, rows))
                 waiting = [joined.rows(slice(rows, None))]
                 number -= rows
+        if read == 0:
+            raise self._empty()
+        if added == 0:
+            raise InputError(
+                f"{self.path}: has no row of the additive test ({columns['test']} is never ADD); "
+                "run the program with the additive model"
+            )
         if number:
             yield _concatenated(waiting)
 
@@ -301,17 +363,26 @@ class TextFile:
             second = frame[columns["alternate"]].str.upper()
             other = first.where(effect == second, second)
         names = frame[columns["variant_id"]] if "variant_id" in columns else effect
-        position = frame[columns["base_pair_location"]]
         chromosome = frame[columns["chromosome"]]
         if self.format == "GWAS-SSF":
             chromosome = chromosome.replace(_MT_CODE)
-        if "variant_id" not in columns:
-            places = position.fillna(0).astype(np.int64).astype(str)
-            names = chromosome + ":" + places + ":" + other + ":" + effect
+        chromosome = _spelled(chromosome)
+        position = _positions(
+            self.path, self._line, frame[columns["base_pair_location"]], chromosome
+        )
+        _refuse_impossible(
+            self.path,
+            self._line,
+            *(frame[columns[role]] if role in columns else None for role in ("frequency", "n")),
+        )
+        if "variant_id" in columns:
+            _refuse(self.path, self._line, names, _unprintable(names), _BAD_ID)
+        else:
+            names = chromosome + ":" + position.astype(str) + ":" + other + ":" + effect
         keys = pd.DataFrame(
             {
                 "chromosome": chromosome,
-                "base_pair_location": position.fillna(0).astype(np.int64),
+                "base_pair_location": position,
                 "variant_id": names.fillna("."),
                 "effect_allele": effect.fillna(""),
                 "other_allele": other.fillna(""),
@@ -398,6 +469,18 @@ class HeigFile:
             raise InputError(
                 f"{self.variants}: has {len(table)} variants, but {self.path.name} has {self.m}"
             )
+        if self.m == 0:
+            raise InputError(f"{self.variants}: has a header but no row")
+        for name in ("POS", "N", "MAF"):
+            if name in table.columns:
+                numbers = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
+                wrong = numbers.isna() & table[name].notna()
+                _refuse(self.variants, _line_of_table, table[name], wrong, "is no number")
+                table[name] = numbers
+        table["CHR"] = _spelled(table["CHR"].replace(_MT_CODE))
+        table["POS"] = _positions(self.variants, _line_of_table, table["POS"], table["CHR"])
+        _refuse_impossible(self.variants, _line_of_table, table.get("MAF"), table["N"])
+        _refuse(self.variants, _line_of_table, table["SNP"], _unprintable(table["SNP"]), _BAD_ID)
         return table
 
     def blocks(self, rows: int) -> Iterator[Block]:
@@ -427,8 +510,8 @@ class HeigFile:
                     error = np.where(values["z"] != 0, values["beta"] / values["z"], np.nan)
                 keys = pd.DataFrame(
                     {
-                        "chromosome": here["CHR"].replace(_MT_CODE),
-                        "base_pair_location": here["POS"].astype(np.int64),
+                        "chromosome": here["CHR"],
+                        "base_pair_location": here["POS"],
                         "variant_id": here["SNP"].fillna("."),
                         "effect_allele": here["A1"].fillna("").str.upper(),
                         "other_allele": here["A2"].fillna("").str.upper(),
@@ -498,42 +581,81 @@ def component_order(files: Sequence[TextFile | HeigFile], r: int) -> list[int]:
 
 
 def aligned_blocks(
-    files: Sequence[TextFile | HeigFile], order: Sequence[int], rows: int
-) -> Iterator[Block]:
+    files: Sequence[TextFile | HeigFile],
+    order: Sequence[int],
+    rows: int,
+    repeated: np.ndarray | None = None,
+) -> Iterator[tuple[Block, pd.DataFrame]]:
     """Yield blocks of all components from files that hold the same variants in one order.
+
+    A repeated variant shows when its block may be gone already: give what
+    :class:`RepeatedError` holds and begin again.
+
+    Parameters
+    ----------
+    files : sequence
+        As opened.
+    order : sequence of int
+        See :func:`component_order`.
+    rows : int
+        Variants of a block.
+    repeated : (k,) uint64, optional
+        Hashes of the variants that are repeated.
+
+    Yields
+    ------
+    block : Block
+        Variants that are there once.
+    dropped : DataFrame
+        Keys of the others, with ``reason``.
 
     Raises
     ------
     OrderError
         They do not.
+    RepeatedError
+        Variants are repeated, and ``repeated`` is not given.
     """
+    seen: list[np.ndarray] = []
     readers = [file.blocks(rows) for file in files]
     while True:
         blocks = [next(reader, None) for reader in readers]
         if all(block is None for block in blocks):
-            return
+            break
         first = blocks[0]
         if first is None or any(
             block is None or not first.keys.equals(block.keys) for block in blocks
         ):
             raise OrderError
-        yield _side_by_side(first, blocks, order)
+        # 64 bits: that two variants share a hash is as good as excluded.
+        hashes = pd.util.hash_array(_join_key(first.keys))
+        again = np.zeros(len(hashes), dtype=bool)
+        if repeated is None:
+            seen.append(hashes)
+        else:
+            again = np.isin(hashes, repeated)
+        block = _side_by_side(first, blocks, order).rows(~again)
+        yield block, first.keys[again].assign(reason="repeated")
+    if seen:
+        values, counts = np.unique(np.concatenate(seen), return_counts=True)
+        if (counts > 1).any():
+            raise RepeatedError(values[counts > 1])
 
 
 def joined_blocks(
     files: Sequence[TextFile | HeigFile], order: Sequence[int], rows: int
-) -> tuple[Iterator[Block], pd.DataFrame]:
-    """Join files by chromosome, position and both alleles; return blocks and who fell out.
+) -> Iterator[tuple[Block, pd.DataFrame]]:
+    """Join files by chromosome, position and both alleles; yield blocks and who fell out.
 
     Rows are in the order of the first file. Effect and other allele that are exchanged in
     another file are turned. A variant that a file has twice is left out.
 
-    Returns
-    -------
-    blocks : iterator of Block
+    Yields
+    ------
+    block : Block
         Variants that every file has.
     dropped : DataFrame
-        Keys of the first file's others, with ``reason``.
+        With the first block: keys of the first file's others, with ``reason``.
     """
     whole = [_concatenated(list(file.blocks(rows))) for file in files]
     first = whole[0]
@@ -555,13 +677,10 @@ def joined_blocks(
     dropped = first.keys[repeated | ~kept].copy()
     dropped["reason"] = np.where(repeated, "repeated", "not_in_every_component")[repeated | ~kept]
     chosen = np.flatnonzero(kept & ~repeated)
-
-    def blocks() -> Iterator[Block]:
-        for low in range(0, len(chosen), rows):
-            part = chosen[low : low + rows]
-            yield _side_by_side(first.rows(part), [block.rows(part) for block in whole], order)
-
-    return blocks(), dropped
+    for low in range(0, len(chosen), rows):
+        part = chosen[low : low + rows]
+        block = _side_by_side(first.rows(part), [block.rows(part) for block in whole], order)
+        yield block, dropped.iloc[: None if low == 0 else 0]
 
 
 def _side_by_side(first: Block, blocks: Sequence[Block], order: Sequence[int]) -> Block:
@@ -582,8 +701,6 @@ def _side_by_side(first: Block, blocks: Sequence[Block], order: Sequence[int]) -
 def _concatenated(blocks: Sequence[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
-    if not blocks:
-        raise InputError("component_sumstats: a file has a header but no row of the additive test")
     return Block(
         pd.concat([block.keys for block in blocks], ignore_index=True),
         *(
@@ -592,6 +709,67 @@ def _concatenated(blocks: Sequence[Block]) -> Block:
         ),
         None if blocks[0].z is None else np.concatenate([block.z for block in blocks]),
     )
+
+
+def _spelled(names: pd.Series) -> pd.Series:
+    """Return chromosomes in the project's spelling; contigs that are none as they are."""
+    names = names.fillna(".")
+    spelling = {}
+    for name in names.unique():
+        try:
+            spelling[name] = normalise_chromosome(name)
+        except InputError:
+            spelling[name] = name
+    return names.map(spelling)
+
+
+def _positions(
+    path: Path, line_of: Callable[[int], int], position: pd.Series, chromosome: pd.Series
+) -> pd.Series:
+    """Return positions as int64, 0 on contigs that are left out; refuse impossible ones."""
+    possible = (position >= 1) & (position <= LARGEST_POSITION) & (position % 1 == 0)
+    rule = f"is no position (a whole number from 1 to {LARGEST_POSITION})"
+    _refuse(path, line_of, position, ~possible & chromosome.isin(RANK), rule)
+    return position.where(possible, 0).astype(np.int64)
+
+
+def _refuse_impossible(
+    path: Path, line_of: Callable[[int], int], frequency: pd.Series | None, n: pd.Series | None
+) -> None:
+    if frequency is not None:
+        wrong = (frequency < 0) | (frequency > 1)
+        _refuse(path, line_of, frequency, wrong, "is no frequency (from 0 to 1)")
+    if n is not None:
+        _refuse(path, line_of, n, n < 0, "is no number of people")
+
+
+def _unprintable(names: pd.Series) -> pd.Series:
+    """Return which texts hold white space or characters that do not print; missing do not."""
+    names = names.fillna(".")
+    return ~names.map(str.isprintable).astype(bool) | names.str.contains(" ", regex=False)
+
+
+def _refuse(
+    path: Path,
+    line_of: Callable[[int], int],
+    values: pd.Series,
+    wrong: pd.Series,
+    rule: str,
+) -> None:
+    """Refuse the first wrong value of a column, by line; the index counts the rows from 0."""
+    if not wrong.any():
+        return
+    row = wrong.idxmax()
+    value = values[row]
+    shown = "NA" if pd.isna(value) else repr(value) if isinstance(value, str) else f"{value:.15g}"
+    raise InputError(
+        f"{path}: line {line_of(int(row))}, column {values.name}: {shown} {rule}; correct the "
+        "line or leave it out"
+    )
+
+
+def _line_of_table(row: int) -> int:
+    return row + 2
 
 
 def _join_key(keys: pd.DataFrame) -> np.ndarray:

@@ -3,7 +3,8 @@
 Smoothing is linear: with Y = (X - 1 m') W', a product Y'YV is W (X - 1 m')'(X - 1 m') (W'V).
 The sparse weights meet thin matrices only, and the raw images are read once a product. Images
 come in blocks of rows; sums run over tiles of fixed size in fixed order, so that nothing depends
-on the number of threads.
+on the number of threads. Products within a tile are in single precision where that is asked for;
+sums over tiles and blocks are in double always.
 """
 
 from __future__ import annotations
@@ -55,18 +56,23 @@ class SmoothedCovariance:
         self._tiles = [slice(first, min(first + _TILE, N)) for first in range(0, N, _TILE)]
 
     def product(self, vectors: np.ndarray, dtype: type = np.float64) -> np.ndarray:
-        """Return ``C V`` (N, k) in double, of products in ``dtype``; one pass over the images."""
+        """Return ``C V`` (N, k) in double; one pass over the images.
+
+        With single precision as ``dtype``, images less their mean and products within a tile of
+        voxels are rounded to it.
+        """
         with ThreadPoolExecutor(self._workers) as pool:
             right = _multiply(pool, self._transposed, vectors).astype(dtype, copy=False)
             mean = self._mean.astype(dtype)
             total = np.zeros(right.shape)
-
+            held = np.empty((0, len(mean)), dtype)
             for block in prefetched(self._blocks()):
-                centred = np.empty(block.shape, dtype)
+                if len(block) > len(held):
+                    held = np.empty(block.shape, dtype)
+                centred = held[: len(block)]
 
                 def scored(tile: slice, block=block, centred=centred) -> np.ndarray:
-                    centred[:, tile] = block[:, tile]
-                    centred[:, tile] -= mean[tile]
+                    np.subtract(block[:, tile], mean[tile], out=centred[:, tile], dtype=dtype)
                     return centred[:, tile] @ right[tile]
 
                 scores = np.zeros((len(block), right.shape[1]))

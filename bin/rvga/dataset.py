@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +50,8 @@ _TEXT_BLOCK_BYTES = 1 << 24
 _MOST_CELLS = 1 << 28
 # Beyond, products of A and bases overflow.
 _LARGEST_NUMBER = 1e60
+# Of a position; far more than there are bases.
+_MOST_DIGITS = 15
 _STATISTICS = ("beta", "standard_error", "z", "neg_log_10_p_value")
 
 
@@ -154,7 +158,8 @@ class MinimalDataset:
         Raises
         ------
         InputError
-            The rows are damaged: an unknown chromosome, no genome order, no frequency.
+            The rows are damaged: an unknown chromosome, no genome order, no frequency, an id or
+            an allele that is no single word of characters that print.
         """
         file = self._file
         chromosome = file["variants/chromosome"][first:stop]
@@ -175,8 +180,25 @@ class MinimalDataset:
         }
         for name in ("variant_id", "effect_allele", "other_allele"):
             columns[name] = file.rows(f"variants/{name}", first, stop)
+            self._refuse_text(name, columns[name], first)
         columns["effect_allele_frequency"] = frequency
         return pd.DataFrame(columns)[list(VARIANT_COLUMNS)]
+
+    def _refuse_text(self, name: str, values: np.ndarray, first: int) -> None:
+        """Refuse text that would forge columns or rows of a table, or command a terminal.
+
+        White space separates the columns of many programs. An id may be empty, an allele not.
+        """
+        allele = name != "variant_id"
+        whole = "".join(values)
+        if whole.isprintable() and " " not in whole and not (allele and "" in values):
+            return
+        for row, value in enumerate(values, start=first):
+            if " " in value or not value.isprintable() or (allele and not value):
+                what = "is empty" if not value else "has white space or control characters"
+                raise InputError(
+                    f"{self.path}: {name} {value!a} of row {row} {what}: the file is damaged"
+                )
 
     @functools.cached_property
     def missing_rate(self) -> np.ndarray:
@@ -206,6 +228,24 @@ class MinimalDataset:
         z = decode_z(codes, scale)
         beta = beta_from_z(z, a, self._component_variance[A_index], self.nu)
         return Components(z=z, beta=beta, a=a, A_index=A_index)
+
+    def variants_by_A(self, rows: int = 1 << 20) -> np.ndarray:
+        """Return how many variants belong to each A, (c,); streamed.
+
+        Raises
+        ------
+        InputError
+            An A_index is out of range.
+        """
+        if len(self.A) == 1:
+            return np.array([self.m])
+        number = np.zeros(len(self.A), dtype=np.int64)
+        for first in range(0, self.m, rows):
+            index = self._file["A_index"][first : first + rows].astype(np.int64)
+            if len(index) and not (index.min() >= 0 and index.max() < len(self.A)):
+                raise InputError(f"{self.path}: an A_index is out of range: make the dataset again")
+            number += np.bincount(index, minlength=len(self.A))
+        return number
 
     def blocks(
         self, size: int, first: int = 0, stop: int | None = None
@@ -268,6 +308,9 @@ class MinimalDataset:
         numbers = [self._voxel_number(i) for i in voxels]
         if not numbers:
             raise InputError("a mean over no voxels was asked for; give at least one")
+        twice = next((i for i, number in Counter(numbers).items() if number > 1), None)
+        if twice is not None:
+            raise InputError(f"voxel {twice} is given more than once; give each voxel once")
         return self.bases[numbers].mean(axis=0)
 
     def region_weights(self, labels: np.ndarray, label: int) -> np.ndarray:
@@ -559,8 +602,11 @@ class MinimalDataset:
             if isinstance(value, str) or not math.isfinite(value) or not 0 <= value < 1e12:
                 raise InputError(f"{self.path}: attribute '{key}' is impossible: it is damaged")
         for key in texts:
-            if not isinstance(self.attributes[key], str):
-                raise InputError(f"{self.path}: attribute '{key}' is not text: it is damaged")
+            value = self.attributes[key]
+            if not (isinstance(value, str) and value.isprintable()):
+                raise InputError(
+                    f"{self.path}: attribute '{key}' is not text that prints: it is damaged"
+                )
         try:
             counts = json_value(self.attributes["counts"])
             sound = all(
@@ -629,6 +675,21 @@ class DatasetView:
             for name in _STATISTICS:
                 columns[name][rows] = block[name][np.arange(end - start), here]
         return self.variants.assign(lead_voxel=lead, **columns)
+
+
+def stretch(text: str) -> tuple[str, int, int]:
+    """Return chromosome, start and end of ``chromosome:start-end``; commas part thousands.
+
+    Raises
+    ------
+    InputError
+        It is of another form.
+    """
+    match = re.fullmatch(r"([^:]+):([0-9][0-9,]*)-([0-9][0-9,]*)", text)
+    start, end = (word.replace(",", "") for word in match.groups()[1:]) if match else ("", "")
+    if match is None or max(len(start), len(end)) > _MOST_DIGITS:
+        raise InputError(f"region '{text}' is not chromosome:start-end")
+    return match.group(1), int(start), int(end)
 
 
 def _bisect(values: Any, wanted: int, low: int, high: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,11 +100,9 @@ def variant_range(dataset: MinimalDataset, region: str | None) -> tuple[int, int
     """Return the first variant of ``chromosome:start-end`` and the one after its last."""
     if region is None:
         return 0, dataset.m
-    match = re.fullmatch(r"([^:]+):([\d,]+)-([\d,]+)", region)
-    if match is None:
-        raise InputError(f"region '{region}' is not chromosome:start-end")
-    start, end = (int(text.replace(",", "")) for text in match.groups()[1:])
-    view = dataset.region(match.group(1), start, end)
+    from rvga.dataset import stretch
+
+    view = dataset.region(*stretch(region))
     if not len(view):
         raise InputError(f"{dataset.path}: holds no variant in {region}")
     return view.first, view.stop

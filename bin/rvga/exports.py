@@ -21,6 +21,7 @@ import pandas as pd
 from rvga.atomic import replacing
 from rvga.errors import InputError
 from rvga.gwas_ssf import CHROMOSOME_CODES
+from rvga.sink import Sink
 
 # Components of one dataset of HEIG's files, and rows of their chunks.
 HEIG_BLOCK = 20
@@ -28,6 +29,19 @@ _HEIG_ROWS = 10_000
 _COMPLEMENT = {"A": "T", "T": "A", "C": "G", "G": "C"}
 NO_ESTIMATE, NO_ID, REPEATED_ID = "without estimate", "without id", "id not unique"
 NOT_ACGT, AMBIGUOUS = "alleles other than ACGT", "no unambiguous SNP"
+
+
+@contextlib.contextmanager
+def _hdf5_file(temporary: Path, path: Path) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file; a full disk is an OSError that names ``path``."""
+    with Sink(temporary, path) as sink:
+        try:
+            with h5py.File(sink, "w") as file:
+                yield file
+        except Exception:
+            sink.check()  # what could not be written explains all that follows from it
+            raise
+    sink.check()
 
 
 @contextlib.contextmanager
@@ -213,11 +227,14 @@ def write_heig(
     table_path = prefix.with_name(f"{prefix.name}.snpinfo")
     data_path = prefix.with_name(f"{prefix.name}.sumstats")
     parts = [(low, min(low + HEIG_BLOCK, k)) for low in range(0, k, HEIG_BLOCK)]
+    # Both are complete before either appears.
     with (
-        replacing(data_path) as temporary,
-        _text_file(table_path) as write,
-        h5py.File(temporary, "w") as file,
+        replacing(data_path) as data,
+        replacing(table_path) as text,
+        text.open("wb") as plain,
+        _hdf5_file(data, data_path) as file,
     ):
+        write = plain.write
         write(b"CHR\tPOS\tSNP\tA1\tA2\tN\n")
         targets = {
             f"{name}{number}": file.create_dataset(

@@ -564,6 +564,58 @@ def correlation_heat_map(
 
 
 @styled
+def region_heat_map(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    bar_label: str,
+    marked: np.ndarray | None = None,
+) -> Picture:
+    """Draw correlations (k, l) of rows with columns, in the order given; missing cells are grey.
+
+    Parameters
+    ----------
+    rows, columns : sequence of str
+        Names of the k rows and l columns; more than fit are not written.
+    marked : (k, l) bool or None
+        Cells that get a dot.
+    """
+    k, l = values.shape
+    width = float(np.clip(3.2 + 0.19 * l, 5.0, 11.0))
+    height = float(np.clip(1.9 + 0.24 * k, 2.6, 14.0))
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="#c9c9c9")
+    picture = axes.imshow(
+        values, cmap=colours, vmin=-1, vmax=1, interpolation="nearest", aspect="auto"
+    )
+    bar = figure.colorbar(picture, ax=axes, pad=0.02)
+    bar.set_label(bar_label)
+    bar.outline.set_visible(False)
+    for axis, names in ((axes.xaxis, columns), (axes.yaxis, rows)):
+        axis.set_tick_params(length=0)
+        if len(names) > _MOST_LABELS:
+            axis.set_ticks([])
+            continue
+        short = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+        turned = {"rotation": 90} if axis is axes.xaxis else {}
+        axis.set_ticks(np.arange(len(short)), short, parse_math=False, **turned)
+    if marked is not None:
+        row, column = np.nonzero(marked)
+        dark = np.abs(np.nan_to_num(values[row, column])) > 0.6
+        axes.scatter(
+            column,
+            row,
+            s=float(np.clip(260.0 / max(k, l), 3.0, 24.0)),
+            lw=0,
+            c=np.where(dark, "white", "black"),
+        )
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return encode(figure, f"Heat map: {bar_label}")
+
+
+@styled
 def agreement(
     truth: np.ndarray,
     estimate: np.ndarray,

@@ -148,6 +148,25 @@ KINDS: dict[str, Kind] = {
             "n": "subjects that the components were found in",
         },
     ),
+    "scores": Kind(
+        "a batch of raw images projected on the bases: those of the final sample",
+        1,
+        {
+            "ldrs": Dataset(("n", "r"), "f8", "S = X B; no row without a subject of the sample"),
+            "subject": Dataset(("n",), TEXT, "subject ids, sorted by bytes"),
+            "image_sum": Dataset(("n",), "f8", "sum of the raw image over the bases' voxels"),
+            "image_sum_of_squares": Dataset(("n",), "f8", "sum of its squares"),
+            "image_digest": Dataset(
+                ("n", "16"), "u1", "identity of each raw image over all voxels of the mask"
+            ),
+        },
+        {
+            "geometry_digest": "identity of the voxels of the images",
+            "n_voxels_absent": "voxels of the bases that the images lack",
+            "n_voxels_unfit": "voxels of the bases that the images have and the sample drops",
+            "n_voxels_unused": "voxels that the sample keeps and the bases lack",
+        },
+    ),
     "ldrs": Kind(
         "low-dimensional representations of the raw images",
         1,
@@ -277,6 +296,13 @@ KINDS: dict[str, Kind] = {
         {
             "Gamma": Dataset(("r", "r"), "f8", "genetic covariance of the LDRs"),
             "Sigma": Dataset(("r", "r"), "f8", "residual covariance of the LDRs"),
+            "kappa": Dataset(
+                ("r", "r"),
+                "f8",
+                "noise of the scores, Sigma / n or the mean of A / n^2 over chromosomes, weighted "
+                "by their t_1; Sigma / n if absent",
+                True,
+            ),
             "s": Dataset(
                 ("r", "r"), "f8", "sum of q' H q, less its noise, with what lies between blocks"
             ),
@@ -608,10 +634,15 @@ def open_file(path: str | Path, kind: str) -> Envelope:
     ------
     InputError
         The file is absent, not HDF5, of another kind or version, or inconsistent.
+    OSError
+        The system does not let the file be read.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    # HDF5 does not tell a damaged file from one that the system would not read: ask it first.
+    with path.open("rb") as plain:
+        plain.read(1)
     try:
         handle = h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)
     except OSError as error:

@@ -2,7 +2,8 @@
 
 Where the smaller of the two Gram matrices is small, its eigen-decomposition is exact. Else the
 leading components are found by a randomized block Krylov method, which needs products of the
-covariance matrix with blocks of vectors only, and says how exact they are. Every sum is formed
+covariance matrix with blocks of vectors only, and says how exact they are: in single precision
+first, which finds the space, then in double from what that found. Every sum is formed
 over tiles of fixed size, one thread a tile, so the result does not depend on the number of
 threads as long as the linear-algebra library itself is limited to one.
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import linalg
@@ -31,6 +32,8 @@ EXACT_SIDE = 6000
 ANGLE_TOLERANCE = 5e-7
 LEAST_GAP = 1e-3
 MOST_PASSES = 60
+# The same for the space found in single precision, which is refined in double.
+ROUGH_TOLERANCE = 5e-7
 PROBES = 32
 
 
@@ -88,12 +91,20 @@ def block_size(number: int) -> int:
 
     Fewer need more passes over the images, more need more arithmetic.
     """
-    return 128 if number == 0 else min(256, max(32, 16 * round(number / 32)))
+    return 128 if number == 0 else min(256, max(32, 16 * round(number / 20)))
+
+
+def start_size(r: int) -> int:
+    """Return how many vectors of a rough space are refined to find r components.
+
+    Those beyond r keep what is outside well apart from the r-th.
+    """
+    return r + max(16, r // 2)
 
 
 def krylov_bytes(number: int, N: int) -> int:
-    """Return the memory (bytes) that about 12 passes of :class:`KrylovSpectrum` take."""
-    return 8 * N * (14 * block_size(number) + 3 * PROBES + 2 * number)
+    """Return the memory (bytes) that about 12 passes and their refinement take."""
+    return 8 * N * (14 * block_size(number) + 3 * PROBES + 2 * number + 4 * start_size(number))
 
 
 class ExactSpectrum:
@@ -159,6 +170,9 @@ class KrylovSpectrum:
         Vectors a pass.
     seed : int
         Of start and probes.
+    rough : KrylovSpectrum, optional
+        Of nearly the same matrix, cheaper to multiply with. Its leading Ritz vectors are the
+        start, in place of a random one, and its sum of squared eigenvalues is kept.
     """
 
     def __init__(
@@ -169,17 +183,24 @@ class KrylovSpectrum:
         *,
         block: int,
         seed: int,
+        rough: KrylovSpectrum | None = None,
     ):
         if not total > 0.0:
             raise InputError("images: all images are equal inside the mask; check the images")
-        self._product, self._N, self.total, self.block = product, N, total, block
-        rng = np.random.default_rng(seed)
-        self._next = np.linalg.qr(rng.normal(size=(N, block)))[0]
-        self._probes = rng.normal(size=(N, PROBES))
-        self._probed: np.ndarray | None = None
+        self._product, self._N, self.total = product, N, total
+        self._squares: tuple[float, float] | None = None
+        self._probes, self._probed = np.zeros((N, 0)), None
+        if rough is None:
+            rng = np.random.default_rng(seed)
+            self._next = np.linalg.qr(rng.normal(size=(N, block)))[0]
+            self._probes = rng.normal(size=(N, PROBES))
+        else:
+            self._next = np.linalg.qr(rough.vectors(min(block, rough.size)))[0]
+            self._squares = rough.sum_of_squares()
+        self.block = self._next.shape[1]
         self._blocks: list[np.ndarray] = []
         self._H = np.zeros((0, 0))
-        self._coupling = np.zeros((block, block))
+        self._coupling = np.zeros((self.block, self.block))
         self._ritz: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self.passes = 0
 
@@ -231,27 +252,40 @@ class KrylovSpectrum:
             self._ritz = values, residual, vectors
         return self._ritz
 
+    def vectors(self, r: int) -> np.ndarray:
+        """Return the leading r Ritz vectors (N, r)."""
+        vectors = self.ritz()[2]
+        result = np.zeros((self._N, r))
+        for place, block in enumerate(self._blocks):
+            result += block @ vectors[place * self.block : (place + 1) * self.block, :r]
+        return result
+
     def angle(self, r: int) -> float:
         """Return an estimate of the largest angle (radians) to the true leading r-subspace.
 
         The residuals of the first r are orthogonal to the whole space, so that they lead, to
-        first order, only out of it: by their norm over the distance to the eigenvalues that the
-        space does not hold. Through such directions they also meet the Ritz vectors r + 1 to q,
-        to second order. The space is taken to hold the eigenvalues down to the q-th, for the q
-        that gives least; where the q-th is not found well, its residual says so.
+        first order, only out of it: each over the distance of its own Ritz value to the
+        eigenvalues that the space does not hold; the largest singular value of all is the angle.
+        Through such directions they also meet the Ritz vectors r + 1 to q, to second order. The
+        space is taken to hold the eigenvalues down to the q-th, for the q that gives least; where
+        the q-th is not found well, its residual says so.
         """
-        values, residual, _ = self.ritz()
+        values, residual, vectors = self.ritz()
         if r >= len(values):
             return np.inf
         squared = np.cumsum(residual**2)
-        own = np.sqrt(squared[r - 1])
-        gap = max(values[r - 1] - values[r], LEAST_GAP * values[r - 1])
-        buffer = np.sqrt(squared[r - 1 : -1] - squared[r - 1])
-        out = own / np.maximum(values[r - 1] - values[r:], LEAST_GAP * values[r - 1])
-        return float((out * (1.0 + buffer / gap)).min())
+        least = LEAST_GAP * values[r - 1]
+        gap = max(values[r - 1] - values[r], least)
+        buffer = 1.0 + np.sqrt(squared[r - 1 : -1] - squared[r - 1]) / gap
+        apart = np.maximum(values[:r, None] - values[None, r:], least)
+        best = int(np.argmin(((residual[:r, None] / apart) ** 2).sum(axis=0) * buffer**2))
+        leaving = (self._coupling @ vectors[-self.block :, :r]) / apart[:, best]
+        return float(np.linalg.norm(leaving, 2) * buffer[best])
 
     def sum_of_squares(self) -> tuple[float, float]:
         """Return the unbiased estimate of the sum of squared eigenvalues and its error."""
+        if self._squares is not None:
+            return self._squares
         K, b = self.size, self.block
         inside = float((self._H**2).sum() + 2.0 * (self._coupling**2).sum())
         share = np.vstack([block.T @ self._probes for block in self._blocks])
@@ -264,10 +298,8 @@ class KrylovSpectrum:
 
     def components(self, r: int) -> Components:
         """Return the leading r components."""
-        values, residual, vectors = self.ritz()
-        bases = np.zeros((self._N, r))
-        for place, block in enumerate(self._blocks):
-            bases += block @ vectors[place * self.block : (place + 1) * self.block, :r]
+        values, residual, _ = self.ritz()
+        bases = self.vectors(r)
         squares, error = self.sum_of_squares()
         n_eff = self.total**2 / squares
         return Components(
@@ -289,9 +321,10 @@ def krylov_components(
     number: int = 0,
     share: float = 0.8,
     most: int = 0,
+    tolerance: float = ANGLE_TOLERANCE,
     progress: Callable[[str], None] | None = None,
 ) -> Components:
-    """Return leading components to :data:`ANGLE_TOLERANCE`, or after :data:`MOST_PASSES`.
+    """Return leading components to a tolerance of their angle, or after :data:`MOST_PASSES`.
 
     Parameters
     ----------
@@ -303,6 +336,8 @@ def krylov_components(
         Share of the variance, in (0, 1].
     most : int
         Largest number of components that may be asked for.
+    tolerance : float
+        Angle (radians, estimated) to stop at.
     progress : callable, optional
         Told of each pass.
 
@@ -326,9 +361,40 @@ def krylov_components(
             if progress is not None:
                 told = f"{r} components, subspace error {stopping:.1e}" if r else "more needed"
                 progress(f"pass {spectrum.passes}: space of {spectrum.size}, {told}")
-            if r and (stopping <= ANGLE_TOLERANCE or spectrum.passes >= MOST_PASSES):
+            if r and (stopping <= tolerance or spectrum.passes >= MOST_PASSES):
                 return spectrum.components(r)
         spectrum.step()
+
+
+def refined_components(
+    rough: KrylovSpectrum,
+    product: Callable[[np.ndarray], np.ndarray],
+    r: int,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Components:
+    """Return r components of a matrix from the converged space of a rounded one.
+
+    The passes over the images that find the space are cheap in single precision; one more in
+    double tells how exact its leading vectors are, and turns them into the components. Where
+    that does not reach :data:`ANGLE_TOLERANCE`, more follow.
+
+    Parameters
+    ----------
+    rough : KrylovSpectrum
+        Of the rounded matrix, as :func:`krylov_components` leaves it.
+    product : callable
+        The product with the matrix itself.
+    r : int
+        Components.
+    progress : callable, optional
+        Told of each pass.
+    """
+    spectrum = KrylovSpectrum(
+        product, len(rough.vectors(1)), rough.total, block=start_size(r), seed=0, rough=rough
+    )
+    found = krylov_components(spectrum, number=r, most=r, progress=progress)
+    return replace(found, passes=found.passes + rough.passes)
 
 
 def principal_components(

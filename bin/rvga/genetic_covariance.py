@@ -104,8 +104,12 @@ class Sums:
     group : (b,) int64
         Group of each block.
     group_quadratic, group_t_1, group_t_2 : (g, c, c), (g,), (g,)
+    row : (b,) int64
+        Which A of the dataset each block's scores have: that of its chromosome.
+    block_t_1, block_t_4 : (b,)
     equations : Equations or None
-        One for each block and band; None as published.
+        One for each block and band; None as published. Noise in ``squares`` is Σ/n everywhere:
+        what offsets of a chromosome take off is put back.
     variant_weight, ld_score : (m,) or None
         How much the effect of each variant counts, and its LD score; None as published.
     n_used, n_blocks_used : int
@@ -116,6 +120,9 @@ class Sums:
     group_quadratic: np.ndarray
     group_t_1: np.ndarray
     group_t_2: np.ndarray
+    row: np.ndarray
+    block_t_1: np.ndarray
+    block_t_4: np.ndarray
     equations: bands.Equations | None
     variant_weight: np.ndarray | None
     ld_score: np.ndarray | None
@@ -157,10 +164,13 @@ def sum_over_blocks(
     band_t_1, band_t_2 = np.zeros((2, len(sizes), number))
     squares = np.zeros((len(sizes), number, int(samples.max()) + 1))
     weight, ld_score = (None, None) if published else np.zeros((2, reference.m))
+    row = np.zeros(len(sizes), dtype=np.int64)
+    block_t_1, block_t_4 = np.zeros((2, len(sizes)))
 
     def inputs() -> Iterator[tuple[LdBlock, np.ndarray]]:
-        for first, stop, block in reference.blocks():
-            yield block, _all_scores(dataset, match, first, stop, method, trait)
+        for i, (first, stop, block) in enumerate(reference.blocks()):
+            scores, row[i] = _all_scores(dataset, match, first, stop, method, trait)
+            yield block, scores
 
     def work(item: tuple[LdBlock, np.ndarray]):
         block, scores = item
@@ -188,6 +198,7 @@ def sum_over_blocks(
         quadratic[g] += part.quadratic
         t_1[g] += part.t_1
         t_2[g] += part.t_2
+        block_t_1[i], block_t_4[i] = part.t_1, part.t_4
         n_used += used
         n_blocks_used += used > 0
         if more is not None:
@@ -197,6 +208,9 @@ def sum_over_blocks(
             weight[here], ld_score[here] = block_weight, block_score
     equations = None
     if not published:
+        expected = np.trace(dataset.Sigma) / dataset.n
+        less = np.trace(dataset.A, axis1=1, axis2=2) / dataset.n**2 - expected
+        squares[:, :, 0] -= band_t_1 * less[row][:, None]
         equations = bands.Equations(
             band_t_1.ravel(),
             band_t_2.ravel(),
@@ -205,8 +219,23 @@ def sum_over_blocks(
             np.tile(np.arange(number), len(sizes)),
         )
     return Sums(
-        total, group, quadratic, t_1, t_2, equations, weight, ld_score, n_used, n_blocks_used
-    )
+        total, group, quadratic, t_1, t_2, row, block_t_1, block_t_4, equations, weight, ld_score,
+        n_used, n_blocks_used,
+    )  # fmt: skip
+
+
+def noise_by_A(dataset: MinimalDataset, n_trait: float | None = None) -> np.ndarray:
+    """Return κ = A_c/n² of the scores, by A, (a, r, r); with a trait last, (a, r + 1, r + 1).
+
+    û = G'P(S - o_c)/n on chromosome c, so that its noise has the covariance A_c/n² per unit of R;
+    without offsets that is Σ/n. With a trait κ is 0 between it and the components.
+    """
+    own = dataset.A / dataset.n**2
+    if n_trait is None:
+        return own
+    kappa = np.zeros((len(own), dataset.r + 1, dataset.r + 1))
+    kappa[:, :-1, :-1], kappa[:, -1, -1] = own, 1 / n_trait
+    return kappa
 
 
 def sample_of(r: int, trait: bool) -> np.ndarray:
@@ -224,6 +253,8 @@ class BandSums:
     right : (g, 2, c, c)
     weighted : BlockMoments or None
         Sums for Ω = M C M', C the coefficients of the components' estimate, for its closed form.
+    block_t_4 : (b,) or None
+        t₄ of each block with these coefficients.
     variant_weight : (m,) or None
         How much the effect of each variant counts with these coefficients.
     heritability : list of float
@@ -235,6 +266,7 @@ class BandSums:
     normal: np.ndarray
     right: np.ndarray
     weighted: moments.BlockMoments | None
+    block_t_4: np.ndarray | None
     variant_weight: np.ndarray | None
     heritability: list[float]
     n_dropped: int
@@ -254,7 +286,9 @@ def sum_over_bands(
 ) -> BandSums:
     """Pass a second time over the reference, with the weights that the first pass gave.
 
-    Only M is read, unless the closed form is asked for.
+    Only M is read, unless the closed form is asked for. Where the noise differs between
+    chromosomes, the right sides are brought to its mean (weighted by t₁), so that one intercept
+    is left.
 
     Parameters
     ----------
@@ -277,16 +311,16 @@ def sum_over_bands(
     of = sample_of(dataset.r, trait is not None)
     right = np.zeros((len(normal), 2, len(of), len(of)))
     coefficient = bands.coefficients(equations, v[:, 0], m, samples[0].fixed)
-    weighted = variant_weight = None
+    weighted = variant_weight = block_t_4 = None
     if closed_form:
         zero = np.zeros((dataset.r,) * 2)
         weighted = moments.BlockMoments(zero, zero, 0.0, 0.0, 0.0)
-        variant_weight = np.zeros(reference.m)
+        variant_weight, block_t_4 = np.zeros(reference.m), np.zeros(reference.n_blocks)
 
     def inputs() -> Iterator[tuple]:
         for i in range(reference.n_blocks):
             first, stop = int(reference.block_start[i]), int(reference.block_start[i + 1])
-            scores = _all_scores(dataset, match, first, stop, "bands", trait)
+            scores, _ = _all_scores(dataset, match, first, stop, "bands", trait)
             if closed_form:
                 yield i, reference.block(i), scores
             else:
@@ -316,9 +350,18 @@ def sum_over_bands(
         right[sums.group[i]] += sides
         if part is not None:
             weighted = weighted + part
+            block_t_4[i] = part.t_4
             here = slice(reference.block_start[i], reference.block_start[i + 1])
             variant_weight[here] = block_weight
-    return BandSums(normal, right, weighted, variant_weight, h2, int((~equations.usable).sum()))
+    if len(dataset.A) > 1:
+        kappa = noise_by_A(dataset)
+        difference = kappa - moments.mean_noise(kappa, sums.row, sums.block_t_1)
+        per_noise = np.zeros((len(normal), len(kappa), 2))
+        at = sums.group[equations.block], sums.row[equations.block]
+        np.add.at(per_noise, at, matrices[:, 0, 0, :, 1])
+        right[:, :, : dataset.r, : dataset.r] -= np.einsum("gai,ajl->gijl", per_noise, difference)
+    n_dropped = int((~equations.usable).sum())
+    return BandSums(normal, right, weighted, block_t_4, variant_weight, h2, n_dropped)
 
 
 def _all_scores(
@@ -328,29 +371,42 @@ def _all_scores(
     stop: int,
     method: str,
     trait: np.ndarray | None,
-) -> np.ndarray:
-    scores = _scores(dataset, match, first, stop, method)
-    return scores if trait is None else np.column_stack([scores, trait[first:stop]])
+) -> tuple[np.ndarray, int]:
+    scores, row = _scores(dataset, match, first, stop, method)
+    return scores if trait is None else np.column_stack([scores, trait[first:stop]]), row
 
 
 def _scores(
     dataset: MinimalDataset, match: Match, first: int, stop: int, method: str
-) -> np.ndarray:
-    """Return û (stop - first, r) of reference variants, NaN where the dataset has none."""
+) -> tuple[np.ndarray, int]:
+    """Return û (stop - first, r) of a block, NaN where the dataset has none, and the row of its A.
+
+    Raises
+    ------
+    InputError
+        The block's variants have different A.
+    """
     row = match.row[first:stop]
     hit = np.flatnonzero(row >= 0)
     scores = np.full((stop - first, dataset.r), np.nan)
     if len(hit) == 0:
-        return scores
+        return scores, 0
     low, high = int(row[hit].min()), int(row[hit].max()) + 1
     found = dataset.components(low, high)
     at = row[hit] - low
+    of = np.unique(found.A_index[at])
+    if len(of) > 1:
+        raise InputError(
+            f"{dataset.path}: variants of one LD block have different offsets (A_index "
+            f"{of[0]} and {of[1]}), which belong to whole chromosomes: make the dataset again"
+        )
     if method == "published":
-        values = moments.published_scores(found.z[at], dataset.Sigma, dataset.n)
+        variance = dataset.A[of[0]] / dataset.n
+        values = moments.published_scores(found.z[at], variance, dataset.n)
     else:
         values = moments.component_scores(found.beta[at], found.a[at], dataset.n)
     scores[hit] = values * match.sign[first:stop][hit, None]
-    return scores
+    return scores, int(of[0])
 
 
 def sums_memory(dataset: MinimalDataset, reference: LdReference, workers: int) -> float:
@@ -358,13 +414,16 @@ def sums_memory(dataset: MinimalDataset, reference: LdReference, workers: int) -
     largest = int(np.diff(reference.block_start).max())
     work = (workers + 2) * (8 * 8 * largest**2 + reference.block_bytes() + 16 * largest * dataset.r)
     tables = 716.0 * (dataset.m + reference.m)
-    # By group: û'Ωû, both right sides, and Γ̂ and κ̂ without the group, twice.
-    return INTERPRETER_BYTES + work + tables + 8.0 * 7 * JACKKNIFE_GROUPS * (dataset.r + 1) ** 2
+    # By group: û'Ωû, both right sides, Γ̂ and κ̂ without the group, twice, and expected noise.
+    return INTERPRETER_BYTES + work + tables + 8.0 * 9 * JACKKNIFE_GROUPS * (dataset.r + 1) ** 2
 
 
 @dataclass(frozen=True)
 class Intercept:
-    """κ of the band regression with its intercept estimated, (c, c), and without each group."""
+    """κ of the band regression with its intercept estimated, (c, c), and without each group.
+
+    With offsets by chromosome it is the κ that the mean over chromosomes, weighted by t₁, has.
+    """
 
     kappa: np.ndarray
     left_out: np.ndarray
@@ -413,7 +472,8 @@ def estimate_covariance(
     ----------
     method : {"moments", "bands", "published"}
     fixed_intercept : bool
-        κ = Σ/n instead of the band regression's own.
+        κ of unrelated people, Σ/n (A_c/n² on chromosome c with offsets), instead of the band
+        regression's own.
 
     Raises
     ------
@@ -424,14 +484,17 @@ def estimate_covariance(
         dataset, reference, match, method=method, workers=workers, progress=progress
     )
     m, factors = float(reference.m), reference.factors()
-    kappa = dataset.Sigma / dataset.n
+    by_A = noise_by_A(dataset)
+    kappa = moments.mean_noise(by_A, sums.row, sums.block_t_1)
+    kappa_left_out = moments.left_out_noise(by_A, sums.row, sums.block_t_1, sums.group)
     inverse_n = np.full_like(kappa, 1 / dataset.n)
     traces = sums.group_t_1, sums.group_t_2
     plain = moments.combine(
-        sums.total, kappa, inverse_n, m, factors, published=method == "published"
-    )
+        sums.total, kappa, inverse_n, m, factors, published=method == "published",
+        quartic_kappa=moments.mean_noise(by_A, sums.row, sums.block_t_4), Sigma=dataset.Sigma,
+    )  # fmt: skip
     if method == "published":
-        left_out = moments.leave_one_out_Gamma(sums.group_quadratic, *traces, kappa, m)
+        left_out = moments.leave_one_out_Gamma(sums.group_quadratic, *traces, kappa_left_out, m)
         return Estimate(plain, left_out, None, None, {}, {}), sums
     variance = float(np.trace(dataset.Sigma))
     banded = sum_over_bands(
@@ -445,16 +508,19 @@ def estimate_covariance(
     _, free = bands.solve(banded.normal.sum(axis=0), banded.right.sum(axis=0), of, {})
     _, free_left_out = bands.leave_one_out(banded.normal, banded.right, of, {})
     intercept = Intercept(free, free_left_out)
-    own_kappa, own_left_out = (kappa, kappa) if fixed_intercept else (free, free_left_out)
+    own_kappa, own_left_out = kappa, kappa_left_out
+    if not fixed_intercept:
+        own_kappa, own_left_out = free, free_left_out + (kappa_left_out - kappa)
     Gamma = plain.scale * (sums.total.quadratic - plain.t_1 * own_kappa)
     left_out = moments.leave_one_out_Gamma(sums.group_quadratic, *traces, own_left_out, m)
     test = _model_test(Gamma, left_out, band_Gamma, band_left_out, variance)
     weight, found = sums.variant_weight, replace(plain, Gamma=Gamma)
     if method == "bands":
         part, weight = banded.weighted, banded.variant_weight
-        s = factors[1] * (part.quartic - part.t_4 * kappa)
+        quartic_kappa = moments.mean_noise(by_A, sums.row, banded.block_t_4)
+        s = factors[1] * (part.quartic - part.t_4 * quartic_kappa)
         found = moments.Moments(
-            band_Gamma, kappa, s, 1.0, part.t_1, factors[0] * part.t_4, inverse_n
+            band_Gamma, kappa, s, 1.0, part.t_1, factors[0] * part.t_4, inverse_n, dataset.Sigma
         )
         left_out = band_left_out
     frequency = reference.variants["effect_allele_frequency"].to_numpy(dtype=float)
@@ -498,6 +564,8 @@ class CrossEstimate:
         Of the moment estimator, where the samples have nobody in common.
     intercept : Intercept or None
         κ of the band regression, all of it estimated.
+    expected_kappa : (r + 1, r + 1)
+        κ where nobody is related or in both samples.
     n_used : int
     """
 
@@ -505,6 +573,7 @@ class CrossEstimate:
     left_out: np.ndarray
     closed_form: moments.Moments | None
     intercept: Intercept | None
+    expected_kappa: np.ndarray
     n_used: int
 
 
@@ -544,17 +613,21 @@ def estimate_with_trait(
     sums = sum_over_blocks(
         dataset, reference, match, method=method, workers=workers, trait=trait, progress=progress
     )
-    kappa, inverse_n = np.zeros((2, r + 1, r + 1))
-    kappa[:-1, :-1], kappa[-1, -1] = dataset.Sigma / dataset.n, 1 / n_trait
+    by_A = noise_by_A(dataset, n_trait)
+    kappa = moments.mean_noise(by_A, sums.row, sums.block_t_1)
+    inverse_n, Sigma = np.zeros((2, r + 1, r + 1))
     inverse_n[:-1, :-1], inverse_n[-1, -1] = 1 / dataset.n, 1 / n_trait
+    Sigma[:-1, :-1], Sigma[-1, -1] = dataset.Sigma, 1.0
     plain = moments.combine(
-        sums.total, kappa, inverse_n, m, reference.factors(), published=method == "published"
-    )
+        sums.total, kappa, inverse_n, m, reference.factors(), published=method == "published",
+        quartic_kappa=moments.mean_noise(by_A, sums.row, sums.block_t_4), Sigma=Sigma,
+    )  # fmt: skip
     left_out = moments.leave_one_out_Gamma(
-        sums.group_quadratic, sums.group_t_1, sums.group_t_2, kappa, m
-    )
+        sums.group_quadratic, sums.group_t_1, sums.group_t_2,
+        moments.left_out_noise(by_A, sums.row, sums.block_t_1, sums.group), m,
+    )  # fmt: skip
     if method == "published":
-        return CrossEstimate(plain.Gamma, left_out, plain, None, sums.n_used)
+        return CrossEstimate(plain.Gamma, left_out, plain, None, kappa, sums.n_used)
     samples = [
         bands.Sample(dataset.n, float(np.trace(dataset.Sigma)), not overlap),
         bands.Sample(n_trait, 1.0, not overlap),
@@ -569,13 +642,13 @@ def estimate_with_trait(
     free_left_out, free_kappas = bands.leave_one_out(banded.normal, banded.right, of, {})
     intercept = Intercept(free, free_kappas)
     if overlap:
-        return CrossEstimate(free_Gamma, free_left_out, None, intercept, sums.n_used)
+        return CrossEstimate(free_Gamma, free_left_out, None, intercept, kappa, sums.n_used)
     if method == "moments":
-        return CrossEstimate(plain.Gamma, left_out, plain, intercept, sums.n_used)
+        return CrossEstimate(plain.Gamma, left_out, plain, intercept, kappa, sums.n_used)
     fixed = {(a, b): kappa[np.ix_(of == a, of == b)] for a in (0, 1) for b in (0, 1)}
     Gamma, _ = bands.solve(normal, right, of, fixed)
     without, _ = bands.leave_one_out(banded.normal, banded.right, of, fixed)
-    return CrossEstimate(Gamma, without, None, intercept, sums.n_used)
+    return CrossEstimate(Gamma, without, None, intercept, kappa, sums.n_used)
 
 
 class GeneticCovariance:
@@ -609,12 +682,13 @@ class GeneticCovariance:
         t_2 = float(envelope.attributes["t_2"])
         self.moments = moments.Moments(
             Gamma=envelope["Gamma"][...],
-            kappa=self.Sigma / self.n,
+            kappa=envelope["kappa"][...] if "kappa" in envelope else self.Sigma / self.n,
             s=envelope["s"][...],
             scale=1.0 if self.method == "published" else self.m / t_2,
             t_1=float(envelope.attributes["t_1"]),
             t_4=float(envelope.attributes["t_4"]),
             inverse_n=np.full((self.r, self.r), 1.0 / self.n),
+            Sigma=self.Sigma,
         )
 
     @classmethod

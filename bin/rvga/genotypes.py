@@ -613,6 +613,14 @@ def _checked(path: Path, table: pa.Table, line: int) -> pa.Table:
             f"{path}: line {line + at} has position {position[at].as_py()}; give one from 0 to "
             f"{_MAX_POSITION}"
         )
+    for column in ("variant_id", "effect_allele", "other_allele"):
+        strange = pc.match_substring_regex(table[column], _NOT_ONE_WORD)
+        at = pc.index(strange, True).as_py()
+        if at >= 0:
+            raise InputError(
+                f"{path}: line {line + at} has {table[column][at].as_py()!r} as {column}: empty, "
+                "or with white space or a control character, which tables cannot hold; mend it"
+            )
     names = pa.concat_arrays(table["chromosome"].chunks).dictionary_encode()
     normalised = []
     for code, name in enumerate(names.dictionary.to_pylist()):
@@ -622,6 +630,8 @@ def _checked(path: Path, table: pa.Table, line: int) -> pa.Table:
     return table.set_column(0, "chromosome", chromosome)
 
 
+# In RE2, where the class s is ASCII only, pZ and pC are all separators and control characters.
+_NOT_ONE_WORD = r"^$|[\s\pZ\pC]"
 _FIELDS = ("chromosome", "base_pair_location", "variant_id", "effect_allele", "other_allele")
 _PVAR_NAMES = ("#CHROM", "POS", "ID", "ALT", "REF")
 _BIM_COLUMNS = ("chromosome", "variant_id", "cm", "base_pair_location", "effect_allele", "other")

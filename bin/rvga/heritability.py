@@ -202,13 +202,16 @@ class Moments:
     Gamma : (c, c)
         Γ̂ = scale (û'Ωû - t₁ κ).
     kappa : (c, c)
-        Covariance of the scores' noise per unit of R: Σ/n; 0 between separate samples.
+        Covariance of the scores' noise per unit of R: Σ/n; 0 between separate samples. With
+        offsets by chromosome the mean of A_c/n², weighted by t₁ of the chromosomes.
     s : (c, c)
         û'ΩRΩû - t₄ κ.
     scale, t_1, t_4 : float
         m/t₂ (1 as published), t₁ and t₄ (both d as published).
     inverse_n : (c, c)
         1/n of the sample that two phenotypes share; 0 between separate samples.
+    Sigma : (c, c), optional
+        Phenotypic covariance, which h² is relative to; κ n without.
     """
 
     Gamma: np.ndarray
@@ -218,6 +221,12 @@ class Moments:
     t_1: float
     t_4: float
     inverse_n: np.ndarray
+    Sigma: np.ndarray | None = None
+
+    @property
+    def phenotypic(self) -> np.ndarray:
+        """Phenotypic covariance (c, c) of phenotypes of one sample."""
+        return self.kappa / self.inverse_n[0, 0] if self.Sigma is None else self.Sigma
 
     def project(self, rows: np.ndarray) -> Moments:
         """Return the moments of the phenotypes rows @ components, (k, c) rows.
@@ -226,7 +235,16 @@ class Moments:
         """
         n_inverse = np.full((len(rows), len(rows)), self.inverse_n[0, 0])
         forms = (rows @ matrix @ rows.T for matrix in (self.Gamma, self.kappa, self.s))
-        return Moments(*forms, self.scale, self.t_1, self.t_4, n_inverse)
+        Sigma = None if self.Sigma is None else rows @ self.Sigma @ rows.T
+        return Moments(*forms, self.scale, self.t_1, self.t_4, n_inverse, Sigma)
+
+    def part(self, at: slice) -> Moments:
+        """Return the moments of some of the phenotypes."""
+        Sigma = None if self.Sigma is None else self.Sigma[at, at]
+        return Moments(
+            self.Gamma[at, at], self.kappa[at, at], self.s[at, at], self.scale, self.t_1, self.t_4,
+            self.inverse_n[at, at], Sigma,
+        )  # fmt: skip
 
 
 def combine(
@@ -237,6 +255,8 @@ def combine(
     factors: tuple[float, float] = (1.0, 1.0),
     *,
     published: bool = False,
+    quartic_kappa: np.ndarray | None = None,
+    Sigma: np.ndarray | None = None,
 ) -> Moments:
     """Return Γ̂ and what its errors need from the sums over all blocks (methods 5, 5b).
 
@@ -253,6 +273,11 @@ def combine(
         (:func:`rvga.ld.between_block_factors`); they enter the errors only.
     published : bool
         The published estimator: scale 1, s = Γ̂.
+    quartic_kappa : (c, c), optional
+        κ that û'ΩRΩû holds t₄ times, where that is not ``kappa``: with noise by chromosome, its
+        mean weighted by t₄.
+    Sigma : (c, c), optional
+        As in :class:`Moments`.
 
     Raises
     ------
@@ -261,13 +286,46 @@ def combine(
     """
     if published:
         Gamma = total.quadratic - total.t_1 * kappa
-        return Moments(Gamma, kappa, Gamma, 1.0, total.t_1, total.t_4, inverse_n)
+        return Moments(Gamma, kappa, Gamma, 1.0, total.t_1, total.t_4, inverse_n, Sigma)
     if not total.t_2 > 0:
         raise ValueError(f"trace of Omega R^2 is {total.t_2:g}, not positive")
     scale = m / total.t_2
     Gamma = scale * (total.quadratic - total.t_1 * kappa)
-    s = factors[1] * (total.quartic - total.t_4 * kappa)
-    return Moments(Gamma, kappa, s, scale, total.t_1, factors[0] * total.t_4, inverse_n)
+    s = factors[1] * (
+        total.quartic - total.t_4 * (kappa if quartic_kappa is None else quartic_kappa)
+    )
+    return Moments(Gamma, kappa, s, scale, total.t_1, factors[0] * total.t_4, inverse_n, Sigma)
+
+
+def mean_noise(kappa: np.ndarray, row: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the mean of κ over blocks, weighted, (c, c).
+
+    With the weights t₁ of the blocks, û'Ωû holds noise of t₁ times this mean.
+
+    Parameters
+    ----------
+    kappa : (a, c, c)
+        A_c/n² of each residual cross-product A_c.
+    row : (b,) int
+        Which of them the scores of each block have.
+    weight : (b,)
+    """
+    by_row = np.bincount(row, weights=weight, minlength=len(kappa))
+    if len(kappa) == 1 or not by_row.sum() > 0:
+        return kappa.mean(axis=0)
+    return np.tensordot(by_row / by_row.sum(), kappa, axes=1)
+
+
+def left_out_noise(
+    kappa: np.ndarray, row: np.ndarray, weight: np.ndarray, group: np.ndarray
+) -> np.ndarray:
+    """Return :func:`mean_noise` without each group of blocks, (g, c, c)."""
+    groups = int(group.max()) + 1
+    if len(kappa) == 1:
+        return np.broadcast_to(kappa[0], (groups, *kappa[0].shape))
+    return np.stack(
+        [mean_noise(kappa, row, np.where(group == g, 0.0, weight)) for g in range(groups)]
+    )
 
 
 def covariance_of_estimates(x: Moments, first: tuple[int, int], second: tuple[int, int]) -> float:
@@ -289,8 +347,9 @@ def covariance_of_estimates(x: Moments, first: tuple[int, int], second: tuple[in
 def heritability(x: Moments, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return h² and its closed-form standard error for phenotypes rows @ components.
 
-    h² = b'Γ̂b / b'Σb and SE² = scale² (2 t₄/n² + 4 s/n) - 2 h⁴/n with s per unit of variance
-    (method 5b; method 5 has the same form with scale 1, t₄ = d, s = h²).
+    h² = b'Γ̂b / b'Σb and SE² = scale² (2 t₄ k² + 4 s k) - 2 h⁴/n with s and k = b'κb per unit of
+    variance, k = 1/n without offsets (method 5b; method 5 has the same form with scale 1,
+    t₄ = d, s = h²).
 
     Parameters
     ----------
@@ -304,13 +363,14 @@ def heritability(x: Moments, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         As estimated, whatever the range; NaN without variance or with a negative SE².
     """
     n = 1.0 / x.inverse_n[0, 0]
-    variance = n * np.einsum("vr,vr->v", rows @ x.kappa, rows)
+    variance = np.einsum("vr,vr->v", rows @ x.phenotypic, rows)
+    noise = np.einsum("vr,vr->v", rows @ x.kappa, rows)
     genetic = np.einsum("vr,vr->v", rows @ x.Gamma, rows)
     signal = np.einsum("vr,vr->v", rows @ x.s, rows)
     with np.errstate(divide="ignore", invalid="ignore"):
         positive = np.where(variance > 0, variance, np.nan)
-        h2, s = genetic / positive, signal / positive
-        square = x.scale**2 * (2 * x.t_4 / n**2 + 4 * s / n) - 2 * h2**2 / n
+        h2, s, k = genetic / positive, signal / positive, noise / positive
+        square = x.scale**2 * (2 * x.t_4 * k**2 + 4 * s * k) - 2 * h2**2 / n
         return h2, np.sqrt(square)
 
 
@@ -385,14 +445,7 @@ def cross_trait_correlation(
     h2, h2_standard_error : float
         Of the trait, over the same variants.
     """
-    own = Moments(
-        x.Gamma[:-1, :-1], x.kappa[:-1, :-1], x.s[:-1, :-1], x.scale, x.t_1, x.t_4,
-        x.inverse_n[:-1, :-1],
-    )  # fmt: skip
-    trait = Moments(
-        x.Gamma[-1:, -1:], x.kappa[-1:, -1:], x.s[-1:, -1:], x.scale, x.t_1, x.t_4,
-        x.inverse_n[-1:, -1:],
-    )  # fmt: skip
+    own, trait = x.part(slice(None, -1)), x.part(slice(-1, None))
     h2, h2_error = heritability(trait, np.ones((1, 1)))
     g_u, g_t = np.einsum("vr,vr->v", rows @ own.Gamma, rows), float(x.Gamma[-1, -1])
     with np.errstate(divide="ignore", invalid="ignore"):

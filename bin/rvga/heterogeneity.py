@@ -59,7 +59,7 @@ def heterogeneity_test(x: Moments, rows: np.ndarray, number: int = LARGEST_NUMBE
         Fewer than two voxels have variance.
     """
     n = 1.0 / x.inverse_n[0, 0]
-    Sigma = n * x.kappa
+    Sigma = x.phenotypic
     variance = np.einsum("vr,vr->v", rows @ Sigma, rows)
     inside = np.flatnonzero(variance > 0)
     if len(inside) < 2:
@@ -71,8 +71,10 @@ def heterogeneity_test(x: Moments, rows: np.ndarray, number: int = LARGEST_NUMBE
     rank = int(np.linalg.matrix_rank(Sigma))
     pooled = float(np.trace(np.linalg.pinv(Sigma) @ x.Gamma)) / rank
     signal = float(np.trace(np.linalg.pinv(Sigma) @ x.s)) / rank
-    tau_2 = x.scale**2 * (x.t_4 / n**2 + 2 * signal / n) - pooled**2 / n
-    tau_2 = max(tau_2, x.scale**2 * x.t_4 / n**2 * 1e-3)
+    # 1/n, or less with offsets, which take off nearly the same share everywhere.
+    noise = float(np.trace(np.linalg.pinv(Sigma) @ x.kappa)) / rank
+    tau_2 = x.scale**2 * (x.t_4 * noise**2 + 2 * signal * noise) - pooled**2 / n
+    tau_2 = max(tau_2, x.scale**2 * x.t_4 * noise**2 * 1e-3)
     C = 2 * tau_2 * correlation**2
     C -= C.mean(axis=0)
     C -= C.mean(axis=1, keepdims=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ VOLUME_KINDS = ("nifti", "analyze", "mgh")
 _CURV_MAGIC = b"\xff\xff\xff"
 _TRIANGLE_MAGIC = b"\xff\xff\xfe"
 _HEAD_BYTES = 1 << 16
+# Codes of metres and micrometres in a NIfTI header.
+_MILLIMETRES = {1: 1000.0, 3: 0.001}
 # The parser lets many kinds through: of XML, of base64, of zlib, of numbers.
 _GIFTI_ERRORS = (
     ExpatError,
@@ -160,9 +163,10 @@ def read_volume(
     """Return the volume (x, y, z) and the affine (4, 4) of a NIfTI, Analyze or MGH file.
 
     The format is told by content, compressed by gzip or not. A fourth dimension of one volume
-    is accepted. Scaling (slope and intercept) is applied. An Analyze header has no affine: it
-    is made of the voxel sizes, with the origin in the middle and the first axis pointing left
-    (LAS), as other programs read such files.
+    is accepted. Scaling (slope and intercept) is applied, that of SPM's Analyze files too. An
+    Analyze header has no affine: it is made of the voxel sizes, with the origin that SPM wrote,
+    or else in the middle, and the first axis pointing left (LAS), as other programs read such
+    files. The affine is in millimetres, whichever unit the header says.
 
     Parameters
     ----------
@@ -223,7 +227,8 @@ def _parse_volume(path: Path, content: bytes, kind: str, what: str, data: str | 
     pair = is_pair(content[:544])
     nifti_2 = content[4:7] in (b"n+2", b"ni2")
     if kind == "analyze":
-        image_class = nibabel.AnalyzeImage
+        # Where SPM wrote no scale and no origin, this is a plain Analyze header.
+        image_class = nibabel.Spm2AnalyzeImage
     elif pair:
         image_class = nibabel.Nifti2Pair if nifti_2 else nibabel.Nifti1Pair
     else:
@@ -265,13 +270,36 @@ def _parse_volume(path: Path, content: bytes, kind: str, what: str, data: str | 
     if dtype.fields is not None or dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels are of type {dtype}, but real numbers are due ({what})")
     if not pair:
-        return image.dataobj, np.asarray(image.affine, dtype=np.float64)
+        return image.dataobj, in_millimetres(image.affine, header)
     array = np.frombuffer(values, dtype=dtype, count=int(np.prod(shape)), offset=offset)
     array = array.reshape(shape, order="F")
-    slope, intercept = header.get_slope_inter() if kind == "nifti" else (None, None)
+    slope, intercept = header.get_slope_inter() if kind == "nifti" else _spm_scaling(header)
     if slope not in (None, 1.0) or intercept not in (None, 0.0):
         array = array * (1.0 if slope is None else slope) + (intercept or 0.0)
-    return array, np.asarray(header.get_best_affine(), dtype=np.float64)
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    return array, in_millimetres(affine, header) if kind == "nifti" else affine
+
+
+def in_millimetres(affine: np.ndarray, header: Any) -> np.ndarray:
+    """Return a NIfTI affine (4, 4) in millimetres, by the unit that the header says.
+
+    An unknown unit is taken for millimetres.
+    """
+    affine = np.array(affine, dtype=np.float64)
+    affine[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine
+
+
+def _spm_scaling(header: Any) -> tuple[float | None, float | None]:
+    """Return the slope and the intercept that SPM wrote in an Analyze header.
+
+    Where there is no slope, ranges for display say nothing of the values.
+    """
+    slope = float(header["scl_slope"])
+    if slope == 0 or not np.isfinite(slope):
+        return None, None
+    intercept = float(header["scl_inter"])
+    return slope, intercept if np.isfinite(intercept) else None
 
 
 def _data_file(path: Path, what: str) -> Path:
@@ -320,16 +348,25 @@ def _parse_mgh(path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
 # -------------------------------------------------------------------------------------------
 
 
-def read_vertices(path: str | Path, what: str = "image") -> np.ndarray:
+def read_vertices(path: str | Path, what: str = "image", structure: str = "") -> np.ndarray:
     """Return the values (v,) float64 that a file has for the vertices of a surface.
 
     FreeSurfer curv, GIFTI with one data array, MGH or NIfTI with one row, or plain text with one
     number for every vertex. ``NaN`` and ``NA`` in text are missing.
 
+    Parameters
+    ----------
+    path : path
+    what : str
+        What it is, for messages.
+    structure : str
+        Structure of the surface (``CortexLeft``), empty where not known.
+
     Raises
     ------
     InputError
-        The file is absent, damaged or of another kind, or holds several maps.
+        The file is absent, damaged or of another kind, holds several maps, or says that it is of
+        another structure.
     """
     path = Path(path)
     content = content_of(path, what)
@@ -337,7 +374,7 @@ def read_vertices(path: str | Path, what: str = "image") -> np.ndarray:
     if kind == "curv":
         return _parse_curv(path, content)
     if kind == "gifti":
-        return _parse_metric(path, content, what)
+        return _parse_metric(path, content, what, structure)
     if kind == "text":
         return _parse_numbers(path, content)
     if kind in ("mgh", "nifti"):
@@ -391,7 +428,7 @@ def _gifti(path: Path, content: bytes):
     return image
 
 
-def _parse_metric(path: Path, content: bytes, what: str) -> np.ndarray:
+def _parse_metric(path: Path, content: bytes, what: str, structure: str) -> np.ndarray:
     image = _gifti(path, content)
     geometric = ("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_TRIANGLE")
     if any(_intent(array) in geometric for array in image.darrays):
@@ -404,6 +441,12 @@ def _parse_metric(path: Path, content: bytes, what: str) -> np.ndarray:
             f"{path}: holds {len(image.darrays)} maps, but one is due ({what}); write one file a "
             "map, and join them by the column part of the samplesheet"
         )
+    theirs = next(filter(None, map(_structure, (image, *image.darrays))), "")
+    if theirs and structure and theirs.lower() != structure.lower():
+        raise InputError(
+            f"{path}: says that it is of {theirs}, but the surface is of {structure} ({what}); "
+            "give the surface of this hemisphere"
+        )
     values = np.asarray(image.darrays[0].data)
     if values.dtype.kind not in "iuf" or values.size != max(values.shape, default=0):
         raise InputError(
@@ -411,6 +454,11 @@ def _parse_metric(path: Path, content: bytes, what: str) -> np.ndarray:
             f"number a vertex is due ({what})"
         )
     return values.reshape(-1).astype(np.float64)
+
+
+def _structure(of) -> str:
+    """Return the structure that the metadata of a GIFTI file or array say, or ''."""
+    return str(dict(of.meta).get("AnatomicalStructurePrimary", "")).strip()
 
 
 def _intent(array) -> str:
@@ -422,6 +470,8 @@ def _intent(array) -> str:
 def _parse_numbers(path: Path, content: bytes) -> np.ndarray:
     words = content.decode("utf-8-sig", errors="replace").replace(",", " ").split()
     try:
+        if b"_" in content:
+            raise ValueError("digits with an underscore between them are no number here")
         return np.array([_MISSING_WORDS.get(word, word) for word in words], dtype=np.float64)
     except ValueError:
         for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), 1):
@@ -448,7 +498,8 @@ def _is_number(word: str) -> bool:
         float(word)
     except ValueError:
         return False
-    return True
+    # Python takes 1_01 for 101.
+    return "_" not in word
 
 
 @dataclass(frozen=True)
@@ -479,7 +530,13 @@ def read_surface(path: str | Path) -> Surface:
     structure = ""
     if kind == "surface":
         try:
-            points, triangles = nibabel.freesurfer.read_geometry(path)
+            if is_compressed(path):
+                with tempfile.NamedTemporaryFile(suffix=".surface") as file:
+                    file.write(content)
+                    file.flush()
+                    points, triangles = nibabel.freesurfer.read_geometry(file.name)
+            else:
+                points, triangles = nibabel.freesurfer.read_geometry(path)
         except (ValueError, IndexError, OSError, EOFError, MemoryError) as error:
             raise InputError(
                 f"{path}: cut short or damaged (FreeSurfer surface); copy it again"
@@ -494,7 +551,7 @@ def read_surface(path: str | Path) -> Surface:
         points = found["NIFTI_INTENT_POINTSET"].data
         triangles = found["NIFTI_INTENT_TRIANGLE"].data
         for array in (image, found["NIFTI_INTENT_POINTSET"]):
-            structure = structure or str(dict(array.meta).get("AnatomicalStructurePrimary", ""))
+            structure = structure or _structure(array)
     else:
         raise InputError(
             f"{path}: is {kind_name(kind)}, but a surface is due; give a .surf.gii or FreeSurfer "

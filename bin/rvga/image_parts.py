@@ -24,6 +24,7 @@ from rvga.image_files import (
     content_of,
     head_of,
     hemisphere,
+    in_millimetres,
     is_pair,
     kind_name,
     kind_of,
@@ -34,6 +35,7 @@ from rvga.image_files import (
     read_volume,
 )
 from rvga.image_tables import open_table, read_coordinates, share_of_rows
+from rvga.voxel_match import models_difference
 
 # Two images are on one grid when no corner of the grid differs by more than this.
 AFFINE_TOLERANCE_MM = 1e-3
@@ -82,10 +84,13 @@ class PartReader:
         Of the part's voxels.
     collective : bool
         Whether one file holds many subjects: then :meth:`rows`, else :meth:`read`.
+    left_out : sequence of str
+        Columns of a table that are neither the subjects nor voxels.
     """
 
     geometry: Geometry
     collective = False
+    left_out: Sequence[str] = ()
 
     def __init__(self, rules: Rules):
         self._rules = rules
@@ -315,7 +320,7 @@ class VertexReader(PartReader):
             self._origin = f"the surface {files.surfaces[0].name}"
             size = len(surface.points)
         if files.mask is not None:
-            mask = read_vertices(files.mask, "mask")
+            mask = read_vertices(files.mask, "mask", surface.structure if surface else "")
             if surface is not None and len(mask) != size:
                 raise InputError(
                     f"{files.mask}: the mask has {len(mask)} values, but the surface "
@@ -347,6 +352,7 @@ class VertexReader(PartReader):
             places = surface.points[kept]
         on_surface = surface is not None and rules.coordinates != "index"
         self._kept = kept
+        self._structure = "" if surface is None else surface.structure
         self.geometry = Geometry(
             affine=None,
             shape=None,
@@ -358,7 +364,7 @@ class VertexReader(PartReader):
                     type="surface",
                     suffix=_SURFACE_SUFFIX.get(kind, ".func.gii"),
                     n_vertices=size,
-                    structure="" if surface is None else surface.structure,
+                    structure=self._structure,
                     smoothable=smoothable,
                 ),
             ),
@@ -372,7 +378,7 @@ class VertexReader(PartReader):
 
     def read(self, path, data=None):
         """Return the values of one image at the kept vertices."""
-        values = read_vertices(path)
+        values = read_vertices(path, "image", self._structure)
         self.check(path, (len(values),), None)
         return self._values(values[self._kept], path)
 
@@ -417,6 +423,7 @@ class CiftiReader(PartReader):
             for word, k in zip(named, chosen, strict=True)
         ]
         self._n_maps = len(maps)
+        self._maps, self._chosen_maps = first.maps, [first.maps[k] for k in chosen]
         places, vertex, surfaces, with_places = self._places(files, rules, image)
         structure = np.concatenate(
             [np.full(len_of_runs(m["runs"]), k) for k, m in enumerate(self._models)]
@@ -440,7 +447,7 @@ class CiftiReader(PartReader):
             type="cifti",
             suffix=".dscalar.nii",
             sections=sections,
-            maps=maps if m > 1 else ["map"],
+            maps=maps if m > 1 or rules.cifti_maps else ["map"],
             models=self._models,
             smoothable=with_places,
         )
@@ -533,19 +540,12 @@ class CiftiReader(PartReader):
         return places, vertex, surfaces, True
 
     def _require_same_models(self, models: list[dict[str, Any]], path: Path) -> None:
-        if models == self._models:
-            return
-        for theirs, ours in zip(models, self._models, strict=False):
-            if theirs != ours:
-                raise InputError(
-                    f"{path}: its brain models are other ones than those of {self._origin} "
-                    f"({theirs['structure']} with {len_of_runs(theirs['runs'])} values of "
-                    f"{by(theirs['size'])}, against {ours['structure']} with "
-                    f"{len_of_runs(ours['runs'])} of {by(ours['size'])}); resample the file"
-                )
-        raise InputError(
-            f"{path}: has {len(models)} brain models, but {self._origin} has {len(self._models)}"
-        )
+        difference = models_difference(models, self._models)
+        if difference:
+            raise InputError(
+                f"{path}: its brain models are other ones than those of {self._origin}: "
+                f"{difference}; resample the file"
+            )
 
     def read(self, path, data=None):
         """Return the values of the chosen maps, one map after another."""
@@ -556,6 +556,13 @@ class CiftiReader(PartReader):
             raise InputError(
                 f"{path}: has {len(chosen)} maps, but {self._origin} has {self._n_maps}; choose "
                 "with --cifti_maps"
+            )
+        named = [cifti.maps[k] for k in chosen]
+        # Names that hold a subject's id differ from file to file; the same ones tell an order.
+        if named != self._chosen_maps and sorted(cifti.maps) == sorted(self._maps):
+            raise InputError(
+                f"{path}: has its maps in another order ({', '.join(named)}) than {self._origin} "
+                f"({', '.join(self._chosen_maps)}); choose them by name with --cifti_maps"
             )
         return self._values(cifti.values[chosen][:, self._kept].reshape(-1), path)
 
@@ -604,6 +611,7 @@ class TableReader(PartReader):
                 )
         self.table = open_table(image)
         self.column_bytes = self.table.column_bytes
+        self.left_out = self.table.left_out
         columns = self.table.columns
         places = self.table.coordinates
         if files.coordinates is not None:
@@ -712,7 +720,7 @@ class _Series:
                 self._slope = 1.0 if slope is None else float(slope)
                 self._intercept = 0.0 if intercept is None else float(intercept)
                 self._offset = int(header.get_data_offset())
-                self.affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+                self.affine = in_millimetres(header.get_best_affine(), header)
             self.full_shape = tuple(int(size) for size in header.get_data_shape())
             self._dtype = header.get_data_dtype()
         except (
@@ -798,11 +806,14 @@ def map_values(path: str | Path, geometry: Geometry, what: str) -> np.ndarray:
         require_same_grid(path, volume.shape, affine, grid, "of the images")
         return np.asarray(volume, dtype=np.float64).reshape(-1)[positions]
     if layout.type == "surface":
-        values = read_vertices(path, what)
+        values = read_vertices(path, what, layout.structure)
     elif layout.type == "cifti":
         cifti = read_cifti(path, what)
-        if cifti.models != layout.models:
-            raise InputError(f"{path}: its brain models are other ones than the images' ({what})")
+        difference = models_difference(cifti.models, layout.models)
+        if difference:
+            raise InputError(
+                f"{path}: its brain models are other ones than the images' ({what}): {difference}"
+            )
         values = np.tile(cifti.values[0].astype(np.float64), len(layout.maps))
     else:
         return _table_values(path, geometry, what)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from rvga.image_files import GZIP_MAGIC, head_of, kind_name, kind_of
 
 SUBJECT_COLUMNS = ("subject", "IID", "#IID", "participant_id", "id", "eid")
 FAMILY_COLUMNS = ("FID", "#FID")
+# What pandas calls the index of a frame that it writes to parquet.
+_INDEX_COLUMN = re.compile(r"__index_level_[0-9]+__")
 COORDINATES = ("x", "y", "z")
 MISSING = (b"", b"NA", b"na", b"N/A", b"NULL", b".")
 _BATCH_VALUES = 1 << 22
@@ -30,6 +34,8 @@ class ImageTable:
         Names of the voxels.
     coordinates : (N, d) or None
         Where the file itself says where the voxels lie.
+    left_out : list of str
+        Columns that are neither the ids used nor voxels: families, further ids, an index.
     splits : bool
         Whether a share of the rows can be read without reading what stands before.
     """
@@ -37,6 +43,7 @@ class ImageTable:
     path: Path
     columns: list[str]
     coordinates: np.ndarray | None = None
+    left_out: Sequence[str] = ()
     splits = True
     # What a column costs while the table is read, in bytes.
     column_bytes = 120
@@ -109,11 +116,13 @@ class TextTable(ImageTable):
         with self._open() as file:
             header = self._line(file).removeprefix(b"\xef\xbb\xbf")
             self._start = file.tell()
-        self._separator = next((mark for mark in (b"\t", b",", b";") if mark in header), b"\t")
-        names = [self._text(cell) for cell in self._cells(header)]
+        unquoted = re.sub(rb'"[^"]*"', b"", header)
+        self._separator = next((mark for mark in (b"\t", b",", b";") if mark in unquoted), b"\t")
+        names = [self._text(cell) for cell in self._cells(header, 1, 0)]
         self._id, self._skipped = _id_columns(path, names)
         self._width = len(names)
         self.columns = [name for k, name in enumerate(names) if k not in self._skipped]
+        self.left_out = [names[k] for k in sorted(self._skipped - {self._id})]
         _require_columns(path, self.columns)
 
     def rows(self, share=(1, 1), wanted=None):
@@ -158,7 +167,7 @@ class TextTable(ImageTable):
 
     def _checked(self, line: bytes, number: int, begins: int) -> tuple[list[bytes], str]:
         """Return a line's cells and its subject."""
-        cells = self._cells(line)
+        cells = self._cells(line, number, begins)
         if len(cells) != self._width:
             raise InputError(
                 f"{self._place(number, begins)}: {len(cells)} cells, where the header has "
@@ -178,6 +187,9 @@ class TextTable(ImageTable):
             return
         values = [cell for k, cell in enumerate(cells) if k not in self._skipped]
         try:
+            # Python takes 1_01 for 101.
+            if b"_" in line and any(b"_" in cell for cell in values):
+                raise ValueError("underscore")
             numbers = np.array(values).astype(np.float64)
         except ValueError:
             numbers = np.empty(len(values))
@@ -190,7 +202,7 @@ class TextTable(ImageTable):
         if cell.strip() in MISSING:
             return np.nan
         try:
-            return float(cell)
+            return float(cell.replace(b"_", b"?"))
         except ValueError:
             raise InputError(
                 f"{self._place(number, begins)}, column '{column}': '{self._text(cell)}' is no "
@@ -206,15 +218,23 @@ class TextTable(ImageTable):
                 begins -= len(block)
         return number
 
-    def _cells(self, line: bytes) -> list[bytes]:
-        cells = line.rstrip(b"\r\n").split(self._separator)
-        if b'"' in line:
-            cells = [cell.strip().strip(b'"') for cell in cells]
-        return cells
+    def _cells(self, line: bytes, number: int, begins: int) -> list[bytes]:
+        line = line.rstrip(b"\r\n")
+        if b'"' not in line:
+            return line.split(self._separator)
+        if line.count(b'"') % 2:
+            raise InputError(
+                f"{self._place(number, begins)}: a quotation mark is not closed on its line; "
+                "remove it, or the line break between the two"
+            )
+        place = self._place(number, begins)
+        cells = split_quoted(self._text(line, strip=False), self._separator.decode(), place)
+        return [cell.encode() for cell in cells]
 
-    def _text(self, cell: bytes) -> str:
+    def _text(self, cell: bytes, strip: bool = True) -> str:
         try:
-            return cell.decode("utf-8").strip()
+            text = cell.decode("utf-8")
+            return text.strip() if strip else text
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{self.path}: is no UTF-8 text (table of images); save it as text in UTF-8"
@@ -256,6 +276,7 @@ class ParquetTable(ImageTable):
             ) from error
         self._id, skipped = _id_columns(path, schema.names)
         self.columns = [name for k, name in enumerate(schema.names) if k not in skipped]
+        self.left_out = [schema.names[k] for k in sorted(skipped - {self._id})]
         self._id_name = schema.names[self._id]
         _require_columns(path, self.columns)
         for name in self.columns:
@@ -429,7 +450,7 @@ def read_coordinates(path: str | Path, columns: Sequence[str]) -> np.ndarray:
     if not lines:
         raise InputError(f"{path}: the file is empty (coordinates)")
     separator = next((mark for mark in ("\t", ",", ";") if mark in lines[0]), "\t")
-    header = [name.strip().strip('"') for name in lines[0].split(separator)]
+    header = split_quoted(lines[0], separator, f"{path}, line 1")
     axes = [axis for axis in COORDINATES if axis in header]
     if "voxel" not in header or axes != list(COORDINATES[: len(axes)]) or not axes:
         raise InputError(
@@ -439,12 +460,13 @@ def read_coordinates(path: str | Path, columns: Sequence[str]) -> np.ndarray:
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        cells = [cell.strip().strip('"') for cell in line.split(separator)]
+        cells = split_quoted(line, separator, f"{path}, line {number}")
         if len(cells) != len(header):
             raise InputError(f"{path}, line {number}: {len(cells)} cells, not {len(header)}")
         row = dict(zip(header, cells, strict=True))
         try:
-            place = [float(row[axis]) for axis in axes]
+            # Python takes 1_01 for 101.
+            place = [float(row[axis].replace("_", "?")) for axis in axes]
         except ValueError:
             place = [np.nan]
         if not np.isfinite(place).all():
@@ -460,6 +482,21 @@ def read_coordinates(path: str | Path, columns: Sequence[str]) -> np.ndarray:
             "the images in its column voxel"
         )
     return np.array([found[name] for name in columns])
+
+
+def split_quoted(line: str, separator: str, place: str) -> list[str]:
+    """Return a line's cells; a separator between quotation marks separates nothing.
+
+    Raises
+    ------
+    InputError
+        The line cannot be taken apart; ``place`` says which it is.
+    """
+    try:
+        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error as error:
+        raise InputError(f"{place}: is no line of a table ({error}); write it again") from error
+    return [cell.strip() for cell in cells]
 
 
 def _is_gzip(path: Path) -> bool:
@@ -478,8 +515,9 @@ def _id_columns(path: Path, names: Sequence[str]) -> tuple[int, set[int]]:
             f"{path}: column subject (or IID) is missing (found {shown}); name the column of ids"
         )
     subject = list(names).index(found[0])
-    skipped = {k for k, name in enumerate(names) if name in FAMILY_COLUMNS}
-    return subject, skipped | {subject}
+    other = {*FAMILY_COLUMNS, *SUBJECT_COLUMNS}
+    skipped = {k for k, name in enumerate(names) if name in other or _INDEX_COLUMN.fullmatch(name)}
+    return subject, skipped
 
 
 def _require_columns(path: Path, columns: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from rvga import formats
@@ -13,6 +14,7 @@ from rvga.errors import InputError
 from rvga.geometry import Geometry, geometry_of, identity, same_voxels
 
 _BLOCK_VALUES = 1 << 24
+_DIGEST_BYTES = 16
 
 
 def read_subject_list(path: str | Path) -> list[str]:
@@ -117,8 +119,11 @@ class ImageSet:
         """Number of voxels of the mask."""
         return self.geometry.n_voxels
 
-    def rows(self, subjects: Sequence[str]) -> np.ndarray:
+    def rows(self, subjects: Sequence[str], *, checked: bool = True) -> np.ndarray:
         """Return the images (n, N) float32 of some subjects, in their order.
+
+        ``checked=False`` leaves out the checksums, for images that were read before: much less
+        work where they come from memory.
 
         Raises
         ------
@@ -132,32 +137,40 @@ class ImageSet:
                 f"subject {error} of the sample is in none of the images files; "
                 "give all batches of the same run"
             ) from error
-        result = np.empty((len(place), self.n_voxels), dtype=np.float32)
+        # A stored row is followed by its checksum, of the size of a value.
+        N = self.n_voxels
+        held = np.empty((len(place), N + (not checked)), dtype=np.float32)
+        result = held[:, :N]
         for number in np.unique(place[:, 0]):
             here = np.flatnonzero(place[:, 0] == number)
             here = here[np.argsort(place[here, 1])]
             row = place[here, 1]
             dataset = self._files[number]["images"]
+            if not checked and _stored_plainly(dataset):
+                for target, source in zip(here, row, strict=True):
+                    _read_stored(dataset, int(source), held[target])
+                continue
             # Neighbouring rows are read together; each run is one access to the file.
             for run in np.split(np.arange(len(row)), np.flatnonzero(np.diff(row) != 1) + 1):
                 result[here[run]] = dataset[row[run[0]] : row[run[-1]] + 1]
         return result
 
     def blocks(
-        self, subjects: Sequence[str], size: int = 0
+        self, subjects: Sequence[str], size: int = 0, *, checked: bool = True
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield ``(first, stop, images)`` over some subjects, in their order.
 
-        ``size`` is the number of images a block; 0 is :func:`block_rows`.
+        ``size`` is the number of images a block; 0 is :func:`block_rows`. ``checked`` is that of
+        :meth:`rows`.
         """
         size = size or block_rows(self.n_voxels)
         for first in range(0, len(subjects), size):
             stop = min(first + size, len(subjects))
-            yield first, stop, self.rows(subjects[first:stop])
+            yield first, stop, self.rows(subjects[first:stop], checked=checked)
 
     def new_digest(self) -> ImageDigest:
         """Return an empty digest of this set's voxels, to be told of rows in order."""
-        return ImageDigest(self.geometry)
+        return ImageDigest(geometry_digest(self.geometry))
 
     def close(self) -> None:
         """Close all files."""
@@ -171,19 +184,71 @@ class ImageSet:
         self.close()
 
 
-class ImageDigest:
-    """Identity of the images of a sample, whatever batches they came in."""
+def geometry_digest(geometry: Geometry) -> str:
+    """Return the identity of the voxels of images as text."""
+    state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    state.update(identity(geometry).encode())
+    state.update(np.ascontiguousarray(geometry.map_positions(), dtype="i8").data)
+    state.update(np.ascontiguousarray(geometry.coordinates).data)
+    return state.hexdigest()
 
-    def __init__(self, geometry: Geometry):
-        self._state = hashlib.blake2b(digest_size=16)
-        self._state.update(identity(geometry).encode())
-        self._state.update(np.ascontiguousarray(geometry.map_positions(), dtype="i8").data)
-        self._state.update(np.ascontiguousarray(geometry.coordinates).data)
+
+def image_digests(images: np.ndarray) -> np.ndarray:
+    """Return the identity (n, 16) of each image (n, N), bytes as u1."""
+    rows = np.ascontiguousarray(images)
+    each = [hashlib.blake2b(row.data, digest_size=_DIGEST_BYTES).digest() for row in rows]
+    return np.frombuffer(b"".join(each), dtype="u1").reshape(-1, _DIGEST_BYTES)
+
+
+def _stored_plainly(dataset: h5py.Dataset) -> bool:
+    """Return whether rows are stored as little-endian float32 and their checksums, no more."""
+    return (
+        dataset.dtype == np.dtype("<f4")
+        and dataset.chunks is not None
+        and dataset.chunks[0] == 1
+        and bool(dataset.fletcher32)
+        and dataset.compression is None
+        and not dataset.shuffle
+        and dataset.scaleoffset is None
+    )
+
+
+def _read_stored(dataset: h5py.Dataset, row: int, target: np.ndarray) -> None:
+    """Read a row as it is stored into the first N of N + 1 values."""
+    width, N = dataset.chunks[1], dataset.shape[1]
+    if width == N:
+        dataset.id.read_direct_chunk((row, 0), out=target.view(np.uint8))
+        return
+    piece = np.empty(width + 1, dtype=np.float32)
+    for first in range(0, N, width):
+        dataset.id.read_direct_chunk((row, first), out=piece.view(np.uint8))
+        count = min(width, N - first)
+        target[first : first + count] = piece[:count]
+
+
+class ImageDigest:
+    """Identity of the images of a sample, whatever batches they came in.
+
+    It is made of each image's own, so that no process needs all images to know it.
+
+    Parameters
+    ----------
+    geometry : str
+        :func:`geometry_digest` of the images.
+    """
+
+    def __init__(self, geometry: str):
+        self._state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self._state.update(geometry.encode())
 
     def update(self, subjects: Sequence[str], images: np.ndarray) -> None:
         """Add some subjects and their images (n, N) over all voxels of the mask."""
-        self._state.update("\0".join(subjects).encode())
-        self._state.update(np.ascontiguousarray(images).data)
+        self.add(subjects, image_digests(images))
+
+    def add(self, subjects: Sequence[str], digests: np.ndarray) -> None:
+        """Add some subjects and the :func:`image_digests` (n, 16) of their images."""
+        for subject, digest in zip(subjects, digests, strict=True):
+            self._state.update(subject.encode() + b"\0" + digest.tobytes())
 
     def hexdigest(self) -> str:
         """Return the identity as text."""

@@ -12,15 +12,15 @@ people would not become vector instructions; any processor runs them.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
+from rvga.machine_code import compiled
 
 CALLS_A_WORD = 16
 DOSAGES_A_WORD = 32
@@ -29,19 +29,13 @@ MISSING_DOSAGE = 65535
 # A dosage this near to a whole number is a hard call (PLINK's default).
 _CALL_DISTANCE = DOSAGE_ONE // 10
 _ROWS_AHEAD = 4
+# Bytes ahead that are asked for while dosages are read and written.
+_BYTES_AHEAD = 4096
+# Sums of the 16 pairs of so many rows of 32 dosages, each below 2^16, stay below 2^32.
+_ROWS_PER_SUM = 1 << 11
 
-_I1, _I16, _I32 = ir.IntType(1), ir.IntType(16), ir.IntType(32)
-_F32 = ir.FloatType()
-
-
-def compiled(function):
-    """Compile a function that runs without the interpreter's lock.
-
-    Where the environment variable ``NUMBA_CACHE_DIR`` names a folder that can be written, machine
-    code is kept there, and later processes load it instead of compiling again.
-    """
-    folder = os.environ.get("NUMBA_CACHE_DIR", "")
-    return numba.njit(nogil=True, cache=os.access(folder, os.W_OK))(function)
+_I1, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 16, 32, 64))
+_BYTE, _F32 = ir.IntType(8), ir.FloatType()
 
 
 def width(n: int) -> int:
@@ -184,6 +178,23 @@ def counts_of_sums(sums: np.ndarray) -> Counts:
     )
 
 
+def dosage_range(block: Packed, rows: np.ndarray) -> np.ndarray:
+    """Return the least and the largest number of copies of some variants, (k, 2) float64.
+
+    Parameters
+    ----------
+    rows : (k,) int
+        Variants of the block, each with somebody called.
+    """
+    if block.is_calls:
+        seen = call_counts(Packed(block.n, block.codes[rows]))[:, :3] > 0
+        least, largest = seen.argmax(axis=1), 2 - seen[:, ::-1].argmax(axis=1)
+        return np.column_stack([least, largest]).astype(float)
+    out = np.empty((len(rows), 2), dtype=np.uint16)
+    _dosage_range(block.codes, block.n, rows, out)
+    return out / float(DOSAGE_ONE)
+
+
 def clear_single_copies(block: Packed, mask: np.ndarray, out: np.ndarray) -> None:
     """Make genotypes of exactly one copy missing for the people of a mask, and count them.
 
@@ -231,6 +242,19 @@ def _store(builder, vector, address, align):
     builder.store(vector, builder.inttoptr(address, vector.type.as_pointer())).align = align
 
 
+def _ask_for(builder, pointer, ahead, to_write):
+    """Ask for the cache line some bytes after a place, which will be read or written soon."""
+    byte = _BYTE.as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]),
+        "llvm.prefetch.p0",
+    )
+    place = builder.gep(builder.bitcast(pointer, byte), [ir.Constant(_I64, ahead)])
+    keep, data = 3, 1
+    builder.call(function, [place, *(ir.Constant(_I32, x) for x in (int(to_write), keep, data))])
+
+
 @intrinsic
 def centre_calls(typing, word, centre, target):
     """Store 16 calls less ``centre`` as float32 at an address, 0 for a missing one."""
@@ -250,45 +274,156 @@ def centre_calls(typing, word, centre, target):
 
 
 @intrinsic
-def calls_as_dosages(typing, word, target):
-    """Store 16 calls as dosage codes at an address."""
+def fill_dosages(typing, calls, present, words, source, target):
+    """Store rows of 32 dosages: the next of a list where a bit is set, elsewhere the calls.
+
+    Parameters
+    ----------
+    calls : address of words 64-bit words
+        Hard calls.
+    present : address of words 32-bit words
+        Whose dosage is in the list.
+    source, target : addresses of uint16
+        The list, and where the rows go.
+    """
 
     def generate(context, builder, signature, arguments):
-        word, target = arguments
-        shorts = ir.VectorType(_I16, CALLS_A_WORD)
-        calls = builder.trunc(_calls_of_word(builder, word), shorts)
-        missing = builder.icmp_unsigned("==", calls, ir.Constant(shorts, [3] * CALLS_A_WORD))
-        dosages = builder.shl(calls, ir.Constant(shorts, [14] * CALLS_A_WORD))
-        unknown = ir.Constant(shorts, [-1] * CALLS_A_WORD)
-        _store(builder, builder.select(missing, unknown, dosages), target, 2)
-        return context.get_dummy_value()
-
-    return types.void(types.uint32, types.uintp), generate
-
-
-@intrinsic
-def spread_dosages(typing, source, mask, target):
-    """Store the next dosages of a list to those of 32 places whose bit is set; others stay."""
-
-    def generate(context, builder, signature, arguments):
-        source, mask, target = arguments
-        vector = ir.VectorType(_I16, DOSAGES_A_WORD)
+        calls, present, words, source, target = arguments
+        dosages = ir.VectorType(_I16, DOSAGES_A_WORD)
         bits = ir.VectorType(_I1, DOSAGES_A_WORD)
         function = cgutils.get_or_insert_function(
             builder.module,
-            ir.FunctionType(vector, [_I16.as_pointer(), bits, vector]),
+            ir.FunctionType(dosages, [_I16.as_pointer(), bits, dosages]),
             f"llvm.masked.expandload.v{DOSAGES_A_WORD}i16",
         )
-        old = builder.load(builder.inttoptr(target, vector.as_pointer()))
-        old.align = 2
-        new = builder.call(
-            function,
-            [builder.inttoptr(source, _I16.as_pointer()), builder.bitcast(mask, bits), old],
-        )
-        _store(builder, new, target, 2)
+        calls = builder.inttoptr(calls, ir.IntType(64).as_pointer())
+        present = builder.inttoptr(present, _I32.as_pointer())
+        target = builder.inttoptr(target, dosages.as_pointer())
+        following = cgutils.alloca_once_value(builder, builder.inttoptr(source, _I16.as_pointer()))
+        with cgutils.for_range(builder, words) as loop:
+            known = _dosages_of_calls(builder, builder.load(builder.gep(calls, [loop.index])))
+            mask = builder.load(builder.gep(present, [loop.index]))
+            list_place = builder.load(following)
+            row_place = builder.gep(target, [loop.index])
+            _ask_for(builder, list_place, _BYTES_AHEAD, False)
+            _ask_for(builder, row_place, _BYTES_AHEAD, True)
+            row = builder.call(function, [list_place, builder.bitcast(mask, bits), known])
+            builder.store(row, row_place).align = 2
+            builder.store(builder.gep(list_place, [builder.ctpop(mask)]), following)
         return context.get_dummy_value()
 
-    return types.void(types.uintp, types.uint32, types.uintp), generate
+    return types.void(types.uintp, types.uintp, types.intp, types.uintp, types.uintp), generate
+
+
+def _dosages_of_calls(builder, word):
+    """Return the 32 calls of a 64-bit word as a vector of dosage codes."""
+    vector = ir.VectorType(_I16, DOSAGES_A_WORD)
+    shorts = builder.bitcast(word, ir.VectorType(_I16, 4))
+    places = ir.Constant(
+        ir.VectorType(_I32, DOSAGES_A_WORD), [place // 8 for place in range(DOSAGES_A_WORD)]
+    )
+    spread = builder.shuffle_vector(shorts, ir.Constant(shorts.type, ir.Undefined), places)
+    # Each call to the highest two bits, where a copy is 16,384.
+    shifts = ir.Constant(vector, [14 - 2 * (place % 8) for place in range(DOSAGES_A_WORD)])
+    top = ir.Constant(vector, [3 << 14] * DOSAGES_A_WORD)
+    copies = builder.and_(builder.shl(spread, shifts), top)
+    unknown = ir.Constant(vector, [MISSING_DOSAGE] * DOSAGES_A_WORD)
+    return builder.select(builder.icmp_unsigned("==", copies, top), unknown, copies)
+
+
+@intrinsic
+def add_dosages(typing, source, words, sums):
+    """Write the sum of rows of 32 dosage codes, that of their squares, and how many are missing.
+
+    Parameters
+    ----------
+    source : address of uint16
+        The codes.
+    words : int
+        Rows of 32.
+    sums : address of three uint64
+        Where the sums go.
+    """
+
+    def generate(context, builder, signature, arguments):
+        source, words, sums = arguments
+        half, lanes = DOSAGES_A_WORD // 2, DOSAGES_A_WORD // 4
+        dosages = ir.VectorType(_I16, DOSAGES_A_WORD)
+        pairs, wide = ir.VectorType(_I32, half), ir.VectorType(_I64, lanes)
+        unknown = ir.Constant(dosages, [MISSING_DOSAGE] * DOSAGES_A_WORD)
+        none = ir.Constant(dosages, [0] * DOSAGES_A_WORD)
+        middle = ir.Constant(dosages, [1 << 15] * DOSAGES_A_WORD)
+        sixteen, short = (ir.Constant(pairs, [x] * half) for x in (16, MISSING_DOSAGE))
+        thirty_two = ir.Constant(wide, [32] * lanes)
+        even, odd = (
+            ir.Constant(ir.VectorType(_I32, half), list(range(first, DOSAGES_A_WORD, 2)))
+            for first in (0, 1)
+        )
+        source = builder.inttoptr(source, dosages.as_pointer())
+        missing, total = (
+            cgutils.alloca_once_value(builder, ir.Constant(_I64, 0)) for _ in range(2)
+        )
+        by_pair = cgutils.alloca_once(builder, pairs)
+        mixed, upper = (
+            cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * lanes)) for _ in range(2)
+        )
+
+        def add(place, value):
+            builder.store(builder.add(builder.load(place), value), place)
+
+        def added_up(vector):
+            value = builder.extract_element(vector, ir.Constant(_I32, 0))
+            for lane in range(1, vector.type.count):
+                element = builder.extract_element(vector, ir.Constant(_I32, lane))
+                value = builder.add(value, element)
+            return value
+
+        def squared(row, places):
+            part = builder.shuffle_vector(row, ir.Constant(dosages, ir.Undefined), places)
+            part = builder.sext(part, pairs)
+            return builder.mul(part, part)
+
+        step = ir.Constant(words.type, _ROWS_PER_SUM)
+        with cgutils.for_range_slice(
+            builder, ir.Constant(words.type, 0), words, step, intp=words.type
+        ) as (first, _):
+            left = builder.sub(words, first)
+            many = builder.select(builder.icmp_signed("<", left, step), left, step)
+            builder.store(ir.Constant(pairs, [0] * half), by_pair)
+            with cgutils.for_range(builder, many) as loop:
+                place = builder.add(first, loop.index)
+                row = builder.load(builder.gep(source, [place]))
+                row.align = 2
+                absent = builder.icmp_unsigned("==", row, unknown)
+                number = builder.ctpop(builder.bitcast(absent, _I32))
+                add(missing, builder.zext(number, _I64))
+                row = builder.select(absent, none, row)
+                two = builder.bitcast(row, pairs)
+                add(by_pair, builder.add(builder.and_(two, short), builder.lshr(two, sixteen)))
+                # Squares of the distance to 32,768, so that signed 16-bit products do; the sum of
+                # two is at most 2^31. Pairs of sums are added as they are, and their upper
+                # halves once more.
+                row = builder.xor(row, middle)
+                squares = builder.add(squared(row, even), squared(row, odd))
+                squares = builder.bitcast(squares, wide)
+                add(mixed, squares)
+                add(upper, builder.lshr(squares, thirty_two))
+            add(total, builder.zext(added_up(builder.load(by_pair)), _I64))
+        total = builder.load(total)
+        upper = added_up(builder.load(upper))
+        lower = builder.sub(
+            added_up(builder.load(mixed)), builder.shl(upper, ir.Constant(_I64, 32))
+        )
+        # The square of the distance is v^2 - 2^16 v + 2^30.
+        squares = builder.add(builder.add(lower, upper), builder.shl(total, ir.Constant(_I64, 16)))
+        places = builder.mul(words, ir.Constant(words.type, DOSAGES_A_WORD))
+        squares = builder.sub(squares, builder.shl(places, ir.Constant(_I64, 30)))
+        sums = builder.inttoptr(sums, _I64.as_pointer())
+        for place, value in enumerate((total, squares, builder.load(missing))):
+            builder.store(value, builder.gep(sums, [ir.Constant(_I32, place)]))
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.int64, types.uintp), generate
 
 
 @intrinsic
@@ -335,14 +470,7 @@ def prefetch(typing, address):
     """Ask for the cache line at an address, which will be read soon."""
 
     def generate(context, builder, signature, arguments):
-        byte = ir.IntType(8).as_pointer()
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32]),
-            "llvm.prefetch.p0",
-        )
-        read, keep, data = (ir.Constant(_I32, number) for number in (0, 3, 1))
-        builder.call(function, [builder.inttoptr(arguments[0], byte), read, keep, data])
+        _ask_for(builder, builder.inttoptr(arguments[0], _BYTE.as_pointer()), 0, False)
         return context.get_dummy_value()
 
     return types.void(types.uintp), generate
@@ -418,25 +546,34 @@ def _call_counts_of_dosages(codes, n, mask, out):
 
 
 @compiled
-def sums_of_dosages(line, out):
-    """Write the sum of a row of dosage codes, that of their squares, and how many are called."""
-    total, squares, missing = np.uint64(0), np.uint64(0), np.uint32(0)
-    for person in range(line.shape[0]):
-        value = line[person]
-        unknown = value == np.uint16(65535)
-        known = np.uint32(0) if unknown else np.uint32(value)
-        total += np.uint64(known)
-        squares += np.uint64(known * known)
-        missing += np.uint32(unknown)
-    out[0] = total
-    out[1] = squares
-    out[2] = np.uint64(line.shape[0]) - np.uint64(missing)
+def sums_of_dosages(line, n, out):
+    """Write the sum of a row of dosage codes, that of their squares, and how many are called.
+
+    Places beyond the last of the n people are 0.
+    """
+    source, target = line.ctypes.data, out.ctypes.data
+    add_dosages(types.uintp(source), line.shape[0] // 32, types.uintp(target))
+    out[2] = np.uint64(n) - out[2]
 
 
 @compiled
 def _dosage_sums(codes, n, out):
     for row in range(codes.shape[0]):
-        sums_of_dosages(codes[row, :n], out[row])
+        sums_of_dosages(codes[row], n, out[row])
+
+
+@compiled
+def _dosage_range(codes, n, rows, out):
+    for place in range(rows.shape[0]):
+        line = codes[rows[place], :n]
+        least, largest = np.uint16(65535), np.uint16(0)
+        for person in range(line.shape[0]):
+            value = line[person]
+            # The code of a missing one is the largest there is.
+            least = min(least, value)
+            largest = max(largest, np.uint16(0) if value == np.uint16(65535) else value)
+        out[place, 0] = least
+        out[place, 1] = largest
 
 
 @compiled

@@ -19,17 +19,16 @@ from numba import types
 
 from rvga.errors import InputError
 from rvga.genotypes import Genotypes
+from rvga.machine_code import compiled
 from rvga.packed import (
     Packed,
-    calls_as_dosages,
-    compiled,
     copy_bytes,
     count_bits,
     counts_of_sums,
+    fill_dosages,
     gather_dosages,
     pack_calls,
     pack_dosages,
-    spread_dosages,
     sums_of_dosages,
     width,
     words_of_calls,
@@ -37,8 +36,8 @@ from rvga.packed import (
 
 _BED, _STANDARD = 1, 0x10
 _VARIANTS_PER_BLOCK = 1 << 16
-# What is read at once stays in the processor's cache while it is decoded.
-_PIECE_BYTES = 1 << 20
+# What is mapped or read at once.
+_PIECE_BYTES = 1 << 22
 _MULTIALLELIC = 8
 # Linux: map pages and say when that fails (madvise(2)); Python has no name for it.
 _POPULATE_READ = 22
@@ -349,19 +348,15 @@ def _decode_dosages(
         if row < 0:
             continue
         target = out[row] if whole else line
-        _as_dosages(calls, target)
-        kind = kinds[record]
-        if kind != _BED_KIND and kind & 0x60 != 0:
-            if kind & 0x10:
-                at = _skip_phase(content, at, offsets[record + 1], calls)
-            if at < 0 or _dosages(content, at, offsets[record + 1], kind, n, present, target) < 0:
-                return record
+        at = _dosages(content, at, offsets[record + 1], kinds[record], n, calls, present, target)
+        if at < 0:
+            return record
         if not whole:
             _choose(line, chosen, out[row])
         # Places beyond the last person stand in products: they must be numbers.
         for place in range(n_out, out.shape[1]):
             out[row, place] = 0
-        sums_of_dosages(out[row, :n_out], sums[row])
+        sums_of_dosages(out[row], n_out, sums[row])
     return -1
 
 
@@ -546,13 +541,6 @@ def _patch_calls(content, at, end, n, calls):
 
 
 @compiled
-def _as_dosages(calls, target):
-    address = target.ctypes.data
-    for word in range(min(calls.shape[0], target.shape[0] >> 4)):
-        calls_as_dosages(calls[word], types.uintp(address + 32 * word))
-
-
-@compiled
 def _skip_phase(content, at, end, calls):
     low_bits = np.uint32(0x55555555)
     single = np.int64(0)
@@ -576,56 +564,70 @@ def _dosage_at(content, at):
 
 
 @compiled
-def _dosages(content, at, end, kind, n, present, target):
-    """Put explicit dosages in their places; return the place after them."""
-    form = (kind >> 5) & 3
-    if form == 1:
-        length, starts, _, after = _list_places(content, at, end, n, False)
-        if starts < 0:
+def _dosages(content, at, end, kind, n, calls, present, target):
+    """Write dosages, those of the calls where there are no others; return the place after."""
+    form = 0 if kind == _BED_KIND else (kind >> 5) & 3
+    if form and kind & 0x10:
+        at = _skip_phase(content, at, end, calls)
+        if at < 0:
             return np.int64(-1)
-        size = _id_bytes(n)
-        # The steps come first, the dosages after them.
-        at = after
-        for item in range(length):
-            if item & 63:
-                _, at = _number(content, at, end)
-                if at < 0:
-                    return np.int64(-1)
-        if end - at < 2 * length:
-            return np.int64(-1)
-        person = np.int64(0)
-        for item in range(length):
-            if item & 63 == 0:
-                person = _group_start(content, starts + (item >> 6) * size, size)
-            else:
-                step, after = _number(content, after, end)
-                person += step
-            if person >= n:
-                return np.int64(-1)
-            target[person] = _dosage_at(content, at + 2 * item)
-        return at + 2 * length
+    source = content.ctypes.data
     if form == 2:
         if end - at < 2 * n:
             return np.int64(-1)
-        for person in range(n):
-            target[person] = _dosage_at(content, at + 2 * person)
+        copy_bytes(types.uintp(target.ctypes.data), types.uintp(source + at), 2 * n)
         return at + 2 * n
-    size = (n + 7) >> 3
-    if end - at < size:
+    if form == 3:
+        size = (n + 7) >> 3
+        if end - at < size:
+            return np.int64(-1)
+        present[-1] = np.uint32(0)
+        copy_bytes(types.uintp(present.ctypes.data), types.uintp(source + at), size)
+        if n & 31:
+            present[n >> 5] &= (np.uint32(1) << np.uint32(n & 31)) - np.uint32(1)
+        at += size
+        listed = _number_chosen(present)
+        if end - at < 2 * listed:
+            return np.int64(-1)
+    else:
+        present[:] = np.uint32(0)
+        listed = 0
+    fill_dosages(
+        types.uintp(calls.ctypes.data), types.uintp(present.ctypes.data), present.shape[0],
+        types.uintp(source + at), types.uintp(target.ctypes.data),
+    )  # fmt: skip
+    if form == 1:
+        return _listed_dosages(content, at, end, n, target)
+    return at + 2 * listed
+
+
+@compiled
+def _listed_dosages(content, at, end, n, target):
+    """Put the dosages of a list of people in their places; return the place after them."""
+    length, starts, _, after = _list_places(content, at, end, n, False)
+    if starts < 0:
         return np.int64(-1)
-    source, address = content.ctypes.data, target.ctypes.data
-    present[-1] = np.uint32(0)
-    copy_bytes(types.uintp(present.ctypes.data), types.uintp(source + at), size)
-    if n & 31:
-        present[n >> 5] &= (np.uint32(1) << np.uint32(n & 31)) - np.uint32(1)
-    values = at + size
-    if end - values < 2 * _number_chosen(present):
+    size = _id_bytes(n)
+    # The steps come first, the dosages after them.
+    at = after
+    for item in range(length):
+        if item & 63:
+            _, at = _number(content, at, end)
+            if at < 0:
+                return np.int64(-1)
+    if end - at < 2 * length:
         return np.int64(-1)
-    for word in range(present.shape[0]):
-        mask = present[word]
-        spread_dosages(types.uintp(source + values), mask, types.uintp(address + 64 * word))
-        values += 2 * count_bits(np.uint64(mask))
-    return values
+    person = np.int64(0)
+    for item in range(length):
+        if item & 63 == 0:
+            person = _group_start(content, starts + (item >> 6) * size, size)
+        else:
+            step, after = _number(content, after, end)
+            person += step
+        if person >= n:
+            return np.int64(-1)
+        target[person] = _dosage_at(content, at + 2 * item)
+    return at + 2 * length
 
 
 @compiled

@@ -15,11 +15,78 @@ _REDUNDANT_TOLERANCE = 1e-7
 _OUTLIER_LEVEL = 0.05
 _SUBJECTS_PER_COMPONENT = 10
 _CONCENTRATIONS = 10
+_TILE_ROWS = 128
+_TILE_MULTIPLE = 16
+_TILE_VALUES = 1 << 24
 
 
-def project(images: np.ndarray, bases: np.ndarray) -> np.ndarray:
-    """Return the representations ``S = X B`` (n, r) of raw images (n, N), in double."""
-    return np.asarray(images, dtype=np.float64) @ bases
+@dataclass(frozen=True)
+class Scores:
+    """Raw images projected on bases, and what the quality of their reconstruction needs.
+
+    Attributes
+    ----------
+    ldrs : (n, r)
+        ``S = X B``.
+    image_sum, image_sum_of_squares : (n,)
+        Sum over voxels of each raw image and of its squares.
+    """
+
+    ldrs: np.ndarray
+    image_sum: np.ndarray
+    image_sum_of_squares: np.ndarray
+
+
+def tile_rows(N: int) -> int:
+    """Return how many images of N voxels are projected at a time; it depends on N alone."""
+    fitting = _TILE_VALUES // N // _TILE_MULTIPLE * _TILE_MULTIPLE
+    return min(_TILE_ROWS, max(_TILE_MULTIPLE, fitting))
+
+
+class Projection:
+    """Projection of raw images on bases, by which no image bears on the numbers of another.
+
+    Libraries of linear algebra do the rows and columns at the edges of a product in another
+    order of operations, so products are of tiles of one size, filled up with zeros: an image has
+    the same scores, bit for bit, whichever images come with it.
+
+    Parameters
+    ----------
+    bases : (N, r)
+        Bases.
+    present : (N,) bool
+        Voxels that the images have.
+    constant : (number absent,)
+        The one value that stands for each of the others in everybody.
+
+    Attributes
+    ----------
+    rows : int
+        Images a tile, :func:`tile_rows` of the voxels present.
+    """
+
+    def __init__(self, bases: np.ndarray, present: np.ndarray, constant: np.ndarray):
+        N, self._r = bases.shape
+        n_present = int(present.sum())
+        width = -(-self._r // _TILE_MULTIPLE) * _TILE_MULTIPLE
+        self._bases = np.zeros((n_present, width))
+        self._bases[:, : self._r] = bases if n_present == N else bases[present]
+        self._ldrs_of_constant = constant @ bases[~present].astype(np.float64)
+        self._sum_of_constant = constant.sum()
+        self._squares_of_constant = constant @ constant
+        self.rows = tile_rows(n_present)
+
+    def scores(self, images: np.ndarray) -> Scores:
+        """Return the scores of at most ``rows`` raw images (n, number present), in double."""
+        n, N = images.shape
+        tile = np.zeros((self.rows, N), order="F")
+        tile[:n] = images
+        ldrs = (tile @ self._bases)[:n, : self._r]
+        return Scores(
+            ldrs=ldrs + self._ldrs_of_constant,
+            image_sum=tile.sum(axis=1)[:n] + self._sum_of_constant,
+            image_sum_of_squares=np.einsum("nv,nv->n", tile, tile)[:n] + self._squares_of_constant,
+        )
 
 
 def quality_numbers(r: int) -> np.ndarray:

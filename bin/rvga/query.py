@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,13 +180,10 @@ def _voxel(args: argparse.Namespace, dataset: MinimalDataset) -> None:
 
 
 def _region(args: argparse.Namespace, dataset: MinimalDataset) -> None:
+    from rvga.dataset import stretch
     from rvga.tables import write_table
 
-    match = re.fullmatch(r"([^:]+):([\d,]+)-([\d,]+)", args.region)
-    if match is None:
-        raise InputError(f"region '{args.region}' is not chromosome:start-end")
-    start, end = (int(text.replace(",", "")) for text in match.groups()[1:])
-    view = dataset.region(match.group(1), start, end)
+    view = dataset.region(*stretch(args.region))
     if not len(view):
         raise InputError(f"{args.dataset}: holds no variant in {args.region}")
     voxel = _chosen_voxel(args, dataset)

@@ -15,6 +15,11 @@ _ROUNDINGS = 4.0
 _LEAST_TOLERANCE = 1e-3
 # Standard deviations of chance that a variant's people, fewer than the sample, may differ by.
 _DEVIATIONS = 6.0
+# What the signs of components are compared by: their correlations in A above this, variants
+# without effect, and no fewer of them.
+_LEAST_CORRELATION = 0.2
+_LARGEST_NULL_Z = 4.0
+_LEAST_SIGN_VARIANTS = 1000
 
 
 def inverse_a(
@@ -110,6 +115,36 @@ def component_ratios(inverse: np.ndarray) -> np.ndarray:
     there = np.isfinite(ratio).any(axis=0)
     result[there] = np.nanmedian(ratio[:, there], axis=0)
     return result
+
+
+def sign_agreement(z: np.ndarray, A: np.ndarray) -> np.ndarray:
+    """Return how the components' z are correlated beside what A says, (r,).
+
+    Over variants without effect corr(z_j, z_k) = A_jk / √(A_jj A_kk). The slope of the first on
+    the second over a component's partners k is about 1, and -1 where the component's sign is
+    turned. It is NaN where A has no correlation above 0.2 or the variants are too few.
+
+    Parameters
+    ----------
+    z : (m, r)
+        t statistics.
+    A : (r, r)
+        Residual cross-product.
+    """
+    scale = np.sqrt(np.diag(A))
+    expected = A / np.outer(scale, scale)
+    np.fill_diagonal(expected, 0.0)
+    expected[np.abs(expected) <= _LEAST_CORRELATION] = 0.0
+    weight = (expected**2).sum(axis=1)
+    # A missing z is not below the bound either.
+    null = z[(np.abs(z) < _LARGEST_NULL_Z).all(axis=1)]
+    if len(null) < _LEAST_SIGN_VARIANTS or not weight.any():
+        return np.full(len(A), np.nan)
+    product = null.T @ null
+    size = np.sqrt(np.diag(product))
+    found = product / np.outer(size, size)
+    with np.errstate(invalid="ignore"):
+        return (expected * found).sum(axis=1) / np.where(weight > 0, weight, np.nan)
 
 
 def frequency_from_a(a: np.ndarray, n: float) -> np.ndarray:

@@ -27,6 +27,7 @@ MOST_LEAD_MAPS = 12
 MOST_COMPONENT_MAPS = 6
 MOST_TABLE_ROWS = 200
 MOST_REGIONS = 60
+FALSE_DISCOVERY_RATE = 0.05
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Shown in the appendix only when they are plain numbers or text; lists may hold subjects' ids.
 _SCALARS = (str, int, float, bool)
@@ -430,7 +431,9 @@ def model_notes(summaries: Summaries) -> list[str]:
     if kinship:
         notes.append(
             f"Relatives: {count(kinship['n_people'])} people of the sample have one of the third "
-            f"degree or nearer in it ({count(kinship['n_pairs'])} pairs)."
+            f"degree or nearer in it: {count(kinship['n_pairs'])} of the "
+            f"{count(kinship['n_pairs_listed'])} pairs that the kinship table lists are both in "
+            f"the sample and above a kinship of {decimal(kinship['threshold'])}."
         )
     if null.get("variance_left_by_offsets"):
         left = [value for value in null["variance_left_by_offsets"] if value is not None]
@@ -461,7 +464,66 @@ def model_notes(summaries: Summaries) -> list[str]:
             f"Component statistics were imported from {count(imported['n_files'])} files "
             f"({imported['format']}, {count(imported['significant_digits'])} significant digits)."
         )
+        if imported.get("agreement"):
+            notes.append(_agreement_note(imported["agreement"]))
     return notes
+
+
+def _agreement_note(found: Mapping[str, Any]) -> str:
+    """Return how well imported statistics agree with A, from IMPORT_SUMSTATS' ``agreement``."""
+    text = (
+        f"Over {count(found['n_variants'])} variants the residual variances that the imported "
+        f"statistics tell of are {found['least_component_ratio']:.4f} (lowest component) to "
+        f"{found['largest_component_ratio']:.4f} (highest) times what the components' "
+        "cross-product says beside the others; 1 is agreement."
+    )
+    if found.get("information_share") is not None:
+        text += (
+            f" A variant carries {found['information_share']:.3f} times the information that its "
+            "frequency and the people allow."
+        )
+    return text
+
+
+def genotypes_section(conversions: Sequence[Mapping[str, Any]]) -> Section:
+    """Return the genotype files that were converted, from CONVERT_GENOTYPES' numbers."""
+    rows = [
+        [
+            str(entry["file"]),
+            str(entry["format"]),
+            {"DS": "dosages (DS)", "GT": "calls (GT)"}.get(entry["field"], text_of(entry["field"])),
+            count(entry["n_variants"]),
+            count(entry["n_samples"]),
+            count(entry["n_left_out"]),
+            count(entry["n_multiallelic_split"]),
+            count(entry["n_multiallelic_dropped"]),
+            text_of(entry["plink2"]),
+        ]
+        for entry in sorted(conversions, key=lambda entry: str(entry["file"]))[:MOST_TABLE_ROWS]
+    ]
+    cut = (
+        f" The first {MOST_TABLE_ROWS} of {count(len(conversions))} files."
+        if len(conversions) > MOST_TABLE_ROWS
+        else ""
+    )
+    table = Table(
+        [
+            "file",
+            "format",
+            "read",
+            "variants",
+            "people",
+            "left out",
+            "multiallelic, split",
+            "multiallelic, left out",
+            "plink2",
+        ],
+        rows,
+        "Genotype files that were converted to PLINK 2's format. Left out: variants of other "
+        f"chromosomes than were asked for.{cut}",
+        frozenset(range(3, 8)),
+    )
+    return Section("genotypes", "Genotype files", [table])
 
 
 def dataset_section(
@@ -839,6 +901,73 @@ def _reasons(frame: pd.DataFrame) -> str:
     )
 
 
+def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
+    """Return the tests of the model as a table, from HERITABILITY's numbers; none if none."""
+    rows = []
+    if numbers.get("model_difference") is not None:
+        for what, key in (("moments", "heritability_moments"), ("bands", "heritability_bands")):
+            rows.append([f"mean h² by {what}", decimal(numbers[key]), "–", "–", "–"])
+        rows.append(
+            [
+                "their difference",
+                decimal(numbers["model_difference"]),
+                decimal(numbers["model_difference_standard_error"]),
+                "0",
+                p_value(numbers["model_test_neg_log_10_p_value"]),
+            ]
+        )
+    if numbers.get("mean_intercept") is not None:
+        rows.append(
+            [
+                "mean intercept",
+                decimal(numbers["mean_intercept"]),
+                decimal(numbers["mean_intercept_standard_error"]),
+                "1",
+                p_value(numbers["mean_intercept_neg_log_10_p_value"]),
+            ]
+        )
+        rows.append(
+            [
+                "components whose intercept is not 1 (false-discovery rate 5 %)",
+                count(numbers["n_intercepts_not_1_fdr_5_percent"]),
+                "–",
+                "–",
+                "–",
+            ]
+        )
+    if numbers.get("heterogeneity_p_value") is not None:
+        p = float(numbers["heterogeneity_p_value"])
+        rows.append(
+            [
+                f"variance of h² over {count(numbers['heterogeneity_n_voxels'])} voxels",
+                decimal(numbers["heterogeneity_variance"]),
+                "–",
+                decimal(numbers["heterogeneity_variance_expected"]),
+                p_value(-math.log10(p)) if p > 0 else "0",
+            ]
+        )
+    if not rows:
+        return []
+    groups = numbers.get("n_jackknife_groups")
+    return [
+        Table(
+            ["test of the model", "estimate", "SE", "expected", "p"],
+            rows,
+            "Tests of the model. Both estimators of mean h² weigh variants differently, so they "
+            "part when effects depend on LD or frequency, or people are structured; the intercept "
+            "is above 1 when people are related or structured beyond the covariates; the variance "
+            "of h² over voxels is above its expected value when h² is not the same everywhere."
+            + (
+                f" Errors of the difference and the intercepts are a jackknife of {count(groups)} "
+                "groups of LD blocks."
+                if groups
+                else ""
+            ),
+            frozenset({1, 2, 3, 4}),
+        )
+    ]
+
+
 def heritability_section(
     space: Canvas | Space,
     heritability: pd.DataFrame,
@@ -870,6 +999,7 @@ def heritability_section(
                 "5 %."
             )
         )
+        blocks += _model_tests(numbers)
     if np.any(shown > 0):
         blocks.append(
             Plot(
@@ -979,22 +1109,50 @@ def correlation_section(
 
 def _trait_numbers(entry: Mapping[str, Any] | None) -> list[str]:
     if entry is None:
-        return ["–"] * 5
+        return ["–"] * 7
     return [
         count(entry["n_trait"]),
         count(entry["n_rows"]),
         f"{count(entry['n_shared_variants'])} of {count(entry['n_reference_variants'])}",
         decimal(entry["heritability_trait_raw"]),
         decimal(entry["standard_error_trait_raw"]),
+        decimal(entry.get("intercept_trait")),
+        count(entry.get("n_intercepts_with_trait_fdr_5_percent")),
     ]
 
 
-def cross_trait_section(
-    space: Space, traits: Mapping[str, pd.DataFrame], numbers: Mapping[str, Mapping[str, Any]]
-) -> Section:
-    """Return the table of external traits and a map of each.
+def _trait_heat_map(regions: pd.DataFrame) -> Plot:
+    """Return the picture of the table of all traits by regions."""
+    names = [str(name) for name in dict.fromkeys(regions["region"])]
+    traits = [str(name) for name in dict.fromkeys(regions["trait"])]
 
-    ``numbers`` holds the summary numbers of each trait.
+    def square(column: str) -> np.ndarray:
+        wide = regions.pivot(index="trait", columns="region", values=column)
+        return wide.loc[traits, names].to_numpy(dtype=float)
+
+    rate = square("false_discovery_rate")
+    marked = np.nan_to_num(rate, nan=1.0) <= FALSE_DISCOVERY_RATE
+    return Plot(
+        figures.region_heat_map(
+            square("genetic_correlation"), traits, [_region(name) for name in names],
+            "genetic correlation", marked,
+        ),
+        f"Genetic correlation of {count(len(traits))} trait{'s' if len(traits) > 1 else ''} with "
+        f"the mean image of {count(len(names))} regions; dots: the {count(marked.sum())} of "
+        f"{count(marked.size)} pairs with a false-discovery rate of at most 5 % over all traits "
+        f"and regions; grey: not shown. {_reasons(regions)}",
+    )  # fmt: skip
+
+
+def cross_trait_section(
+    space: Space,
+    traits: Mapping[str, pd.DataFrame],
+    numbers: Mapping[str, Mapping[str, Any]],
+    regions: pd.DataFrame | None = None,
+) -> Section:
+    """Return the table of external traits, traits by regions, and a map of each trait.
+
+    ``numbers`` holds the summary numbers of each trait, ``regions`` the table of all traits.
     """
     rows, plots = [], []
     for trait, frame in traits.items():
@@ -1029,12 +1187,18 @@ def cross_trait_section(
             "variants shared",
             "h² of the trait",
             "its SE",
+            "its intercept",
+            "components with overlap",
         ],
         rows,
         "External traits. Median of the raw estimates; voxels that pass a Bonferroni rule over all "
-        "N voxels; estimates not shown because out of range.",
-        frozenset(range(1, 9)),
+        "N voxels; estimates not shown because out of range; n times the trait's own intercept, 1 "
+        "without structure; components whose intercept with the trait is not 0 at a "
+        "false-discovery rate of 5 %, as with people in common.",
+        frozenset(range(1, 11)),
     )
+    if regions is not None and len(regions):
+        plots.insert(0, _trait_heat_map(regions))
     return Section("cross_trait", "Genetic correlation with other traits", [table, *plots])
 
 

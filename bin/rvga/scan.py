@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from rvga.machine_code import compiled
 from rvga.reconstruction import voxel_variance
 
 # A tile of 1 MiB stays in the second-level cache between the product and the pass.
@@ -276,7 +276,7 @@ def _t_statistic(rho: np.ndarray, nu: float) -> np.ndarray:
     return rho * np.sqrt(nu / np.maximum(1.0 - rho**2, np.finfo(float).tiny))
 
 
-@numba.njit(nogil=True, cache=False)
+@compiled
 def _largest(tile: np.ndarray, rows: int, top: np.ndarray, by_voxel: np.ndarray) -> None:
     """Write the largest size in each row, and raise the largest by column.
 
@@ -301,7 +301,7 @@ def _largest(tile: np.ndarray, rows: int, top: np.ndarray, by_voxel: np.ndarray)
         top[row], top[row + 1], top[row + 2], top[row + 3] = top_a, top_b, top_c, top_d
 
 
-@numba.njit(nogil=True, cache=False)
+@compiled
 def _decide(
     tile: np.ndarray,
     first: int,
@@ -360,7 +360,7 @@ def _decide(
     return used
 
 
-@numba.njit(nogil=True, cache=False)
+@compiled
 def _exact(correlation: np.ndarray, basis: np.ndarray, deviation: float) -> float:
     """Return ρ in double precision."""
     total = 0.0

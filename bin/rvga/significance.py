@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from scipy import interpolate, optimize, special
 
+from rvga.machine_code import compiled
 from rvga.parallel import ordered_map
 
 LN_10 = float(np.log(10.0))
@@ -306,7 +306,7 @@ def _unit_rows(bases: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows[kept] / norm[kept, None], dtype=np.float32)
 
 
-@numba.njit(nogil=True, cache=False)
+@compiled
 def _exceedances(
     rest: np.ndarray,
     slope: np.ndarray,

@@ -10,8 +10,9 @@ steps add up as vectors: what a neighbour's coordinates are, unrolled into the s
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy import sparse
+
+from rvga.machine_code import compiled
 
 _RINGS = 2
 # Across a sharper fold than this (radians between normals) a short cut says nothing.
@@ -176,7 +177,7 @@ def frames_of(normals: np.ndarray) -> np.ndarray:
     return np.stack([one, np.cross(normals, one)], axis=1)
 
 
-@njit(nogil=True)
+@compiled
 def _carry(frames, node, other, normals):
     """Turn the frame at one vertex by the least rotation between normals into another's."""
     ax, ay, az = normals[node, 0], normals[node, 1], normals[node, 2]
@@ -196,7 +197,7 @@ def _carry(frames, node, other, normals):
         frames[other, k, 2] = w * cosine + (x * v - y * u) + z * along
 
 
-@njit(nogil=True)
+@compiled
 def _push(heap_key, heap_node, size, key, node):
     place = size
     while place > 0:
@@ -211,7 +212,7 @@ def _push(heap_key, heap_node, size, key, node):
     return size + 1
 
 
-@njit(nogil=True)
+@compiled
 def _pop(heap_key, heap_node, size):
     size -= 1
     key, node = heap_key[size], heap_node[size]
@@ -232,7 +233,7 @@ def _pop(heap_key, heap_node, size):
     return size
 
 
-@njit(nogil=True)
+@compiled
 def _neighbours(coordinates, normals, indptr, indices, length, start, first, stop, reach):
     N = len(coordinates)
     limit = np.sqrt(2.0) * reach

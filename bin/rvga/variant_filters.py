@@ -20,7 +20,8 @@ from rvga.packed import compiled
     BELOW_FREQUENCY,
     BELOW_INFO,
     BELOW_HARDY_WEINBERG,
-) = range(11)
+    FEW_CARRIERS,
+) = range(12)
 # Nothing can be estimated, and nobody's genotype shows: the variant gets a row without estimate.
 MISSING_ROWS = {
     ALL_MISSING: "all_missing",
@@ -35,7 +36,13 @@ DROPPED = {
     BELOW_FREQUENCY: "below_minor_allele_frequency",
     BELOW_INFO: "below_minimum_info",
     BELOW_HARDY_WEINBERG: "below_hardy_weinberg_p",
+    FEW_CARRIERS: "few_carriers",
 }
+# The largest share of a variant's variation that one person may have: the correlation of the
+# effect with that person's image is about its square root.
+LARGEST_SHARE = 0.2
+# The square of two copies: with so many alleles, one person with two has no more than 4 / count.
+_TWO_COPIES = 4.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,24 @@ class Filters:
     minimum_info: float = 0.0
     maximum_missing_rate: float = 1.0
     hardy_weinberg_p: float = 0.0
+
+    @property
+    def largest_share(self) -> float:
+        """Largest share of the sum of squares that one person may have; 1 without a count.
+
+        No more than a fifth, and for high counts 4 / count: calls with that many minor alleles
+        keep it unless nearly everybody is heterozygous.
+        """
+        if self.minor_allele_count <= 0:
+            return 1.0
+        return min(LARGEST_SHARE, _TWO_COPIES / self.minor_allele_count)
+
+    def may_have_few_carriers(self, variation: np.ndarray) -> np.ndarray:
+        """Return whether one person could have too large a share of the variation, (m,) bool.
+
+        No dosage is further than two copies from the mean.
+        """
+        return variation * self.largest_share < _TWO_COPIES
 
     def as_parameters(self) -> dict[str, float]:
         """Return the bounds by name."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from rvga.errors import InputError
-from rvga.geometry import Geometry, Layout
+from rvga.geometry import Geometry, Layout, len_of_runs
 
 # Two grids are one when no corner differs by more than this.
 AFFINE_TOLERANCE_MM = 1e-3
+_NUMBERED_MAP = re.compile(r"map[0-9]*")
 
 
 def columns_of(wanted: Geometry, available: Geometry, wanted_name: str) -> np.ndarray:
     """Return the column of each wanted voxel among available ones, (N,), -1 where absent.
 
     Voxels are the same when they are the same cell of one grid, vertex of one surface,
-    grayordinate of one CIFTI layout or column (by name) of a table.
+    grayordinate of one CIFTI layout or column (by name) of a table. Parts go by their names,
+    in whichever order they are given.
 
     Parameters
     ----------
@@ -29,19 +33,21 @@ def columns_of(wanted: Geometry, available: Geometry, wanted_name: str) -> np.nd
     Raises
     ------
     InputError
-        The images are of another kind, on another grid or on another surface.
+        The images are of another kind, on another grid or surface, of another hemisphere, or
+        of other parts.
     """
     ours, theirs = wanted.map_layouts, available.map_layouts
     if len(ours) != len(theirs):
         raise InputError(
             f"{wanted_name}: was made from images of {len(ours)} parts, but these have "
-            f"{len(theirs)}; give the same features and hemispheres in the same order"
+            f"{len(theirs)}; give the same features and hemispheres"
         )
+    partner = _partners(ours, theirs, wanted_name)
     keys = []
-    for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-        difference = _difference(one, other)
+    for number, one in enumerate(ours):
+        difference = _difference(one, theirs[partner[number]])
         if difference:
-            part = f" (part {number + 1})" if len(ours) > 1 else ""
+            part = f" (part {one.name or number + 1})" if len(ours) > 1 else ""
             raise InputError(
                 f"{wanted_name}: was made from other images than these{part}: {difference}; "
                 "bring the images to the space of the bases"
@@ -52,9 +58,31 @@ def columns_of(wanted: Geometry, available: Geometry, wanted_name: str) -> np.nd
             of_table = np.array([layout.type == "table" for layout in geometry.map_layouts])
             named = of_table[geometry.layout_of_voxel]
             place[named] = geometry.name[named]
-        keys.append(list(zip(geometry.layout_of_voxel.tolist(), place.tolist(), strict=True)))
+        layout = geometry.layout_of_voxel
+        if geometry is wanted:
+            layout = np.asarray(partner)[layout]
+        keys.append(list(zip(layout.tolist(), place.tolist(), strict=True)))
     column = {key: number for number, key in enumerate(keys[1])}
     return np.array([column.get(key, -1) for key in keys[0]], dtype=np.int64)
+
+
+def _partners(ours: Sequence[Layout], theirs: Sequence[Layout], wanted_name: str) -> list[int]:
+    """Return which of the images' parts each part of the bases is, by name."""
+    names = [layout.name for layout in theirs]
+    wanted = [layout.name for layout in ours]
+    # One part may go without a name.
+    if wanted == names or (len(ours) == 1 and not (wanted[0] and names[0])):
+        return list(range(len(ours)))
+    if sorted(wanted) != sorted(names) or len(set(names)) < len(names):
+        raise InputError(
+            f"{wanted_name}: was made from the parts {_listed(wanted)}, but these images have "
+            f"{_listed(names)}; give the same features and hemispheres under the same names"
+        )
+    return [names.index(name) for name in wanted]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name or "(no name)" for name in names)
 
 
 def _difference(one: Layout, other: Layout) -> str:
@@ -70,16 +98,62 @@ def _difference(one: Layout, other: Layout) -> str:
                 f"the corners of their grids are up to {apart:.4g} mm apart "
                 f"({AFFINE_TOLERANCE_MM:g} mm are allowed)"
             )
-    elif one.type == "surface" and one.n_vertices != other.n_vertices:
-        return f"surfaces of {one.n_vertices} and {other.n_vertices} vertices"
+    elif one.type == "surface":
+        if one.n_vertices != other.n_vertices:
+            return f"surfaces of {one.n_vertices} and {other.n_vertices} vertices"
+        if one.structure and other.structure and one.structure != other.structure:
+            return f"surfaces of {one.structure} and {other.structure}"
     elif one.type == "cifti":
         if len(one.maps) != len(other.maps):
             return f"{len(one.maps)} and {len(other.maps)} maps"
-        # Names of maps may differ; the brain models decide what a place is.
-        plain = [asdict(replace(layout, maps=[]))["models"] for layout in (one, other)]
-        if plain[0] != plain[1]:
-            return "their brain models differ"
+        # One map chosen by its number, or the only one, says nothing of what it is.
+        unnamed = len(one.maps) == 1 and any(
+            _NUMBERED_MAP.fullmatch(layout.maps[0]) for layout in (one, other)
+        )
+        if list(one.maps) != list(other.maps) and not unnamed:
+            return (
+                f"the maps {', '.join(one.maps)} and {', '.join(other.maps)} (choose the same "
+                "ones, in the same order, with --cifti_maps)"
+            )
+        difference = models_difference(one.models, other.models)
+        if difference:
+            return f"their brain models differ: {difference}"
     return ""
+
+
+def models_difference(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> str:
+    """Return how two lists of CIFTI brain models differ, or the empty string.
+
+    Grids are one when no corner differs by more than :data:`AFFINE_TOLERANCE_MM`.
+
+    Parameters
+    ----------
+    ours, theirs : sequence of dict
+        As :attr:`rvga.geometry.Layout.models`.
+    """
+    for one, other in zip(ours, theirs, strict=False):
+        name = one["structure"]
+        if name != other["structure"] or one["kind"] != other["kind"]:
+            return (
+                f"{name} ({one['kind']}) stands where {other['structure']} ({other['kind']}) does"
+            )
+        if list(one["size"]) != list(other["size"]):
+            what = "vertices" if one["kind"] == "surface" else "voxels"
+            return f"{name} is of {_by(one['size'])} and of {_by(other['size'])} {what}"
+        if one["kind"] == "voxels":
+            affines = np.asarray(one["affine"]), np.asarray(other["affine"])
+            apart = _corners_apart(*affines, one["size"])
+            if not apart <= AFFINE_TOLERANCE_MM:
+                return (
+                    f"the corners of the grid of {name} are up to {apart:.4g} mm apart "
+                    f"({AFFINE_TOLERANCE_MM:g} mm are allowed)"
+                )
+        counts = len_of_runs(one["runs"]), len_of_runs(other["runs"])
+        if counts[0] != counts[1]:
+            return f"{name} has {counts[0]} and {counts[1]} values"
+        if [list(run) for run in one["runs"]] != [list(run) for run in other["runs"]]:
+            return f"{name} has its {counts[0]} values at other places"
+    return "" if len(ours) == len(theirs) else f"there are {len(ours)} and {len(theirs)}"
 
 
 def _corners_apart(affine: np.ndarray, other: np.ndarray, shape) -> float:

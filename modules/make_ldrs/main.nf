@@ -2,7 +2,7 @@ process MAKE_LDRS {
     label 'medium'
 
     input:
-    path images, stageAs: 'images/*'
+    path scores, stageAs: 'scores/*'
     path subjects
     path bases, stageAs: 'bases/*'
     path samples, stageAs: 'samples/*'
@@ -19,7 +19,7 @@ process MAKE_LDRS {
     script:
     """
     rvga_make_ldrs.py \\
-        --images images/* \\
+        --scores scores/* \\
         --subjects ${subjects} \\
         --bases ${bases} \\
         ${samples ? "--samples ${samples}" : ''} \\

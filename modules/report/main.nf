@@ -9,6 +9,7 @@ process REPORT {
     path loci, stageAs: 'loci/*'
     path heritability, stageAs: 'heritability/*'
     path cross_trait, stageAs: 'cross_trait/*'
+    path cross_trait_regions, stageAs: 'cross_trait_regions/*'
     path regions, stageAs: 'regions/*'
     path truth, stageAs: 'truth/*'
     val study
@@ -33,6 +34,7 @@ process REPORT {
         ? '--heritability heritability/heritability.tsv --regions heritability/regions.tsv --genetic-correlation heritability/genetic_correlation.tsv --genetic-covariance heritability/genetic_covariance.h5'
         : ''
     def cross_trait_option = cross_trait ? "--cross-trait ${cross_trait}" : ''
+    def cross_trait_regions_option = cross_trait_regions ? "--cross-trait-regions ${cross_trait_regions}" : ''
     def regions_option = regions ? "--region-labels ${regions}" : ''
     def truth_options = truth
         ? "--truth ${truth} ${regions_option} --out-truth truth_comparison.tsv --out-truth-loci truth_loci.tsv"
@@ -49,7 +51,7 @@ process REPORT {
         ${bases_option} ${dataset_option} \\
         ${loci_options} \\
         ${heritability_options} \\
-        ${cross_trait_option} \\
+        ${cross_trait_option} ${cross_trait_regions_option} \\
         ${truth_options} \\
         --engine-version '${engine_version}' \\
         --out report.html \\

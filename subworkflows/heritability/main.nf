@@ -30,6 +30,7 @@ workflow ESTIMATE_HERITABILITY {
         .collect(sort: { table -> table.name })
     summaries = HERITABILITY.out.summary
     trait_tables = channel.value([])
+    trait_regions = channel.value([])
 
     if (cross_trait) {
         CROSS_TRAIT(
@@ -42,11 +43,13 @@ workflow ESTIMATE_HERITABILITY {
         )
         CROSS_TRAIT_TABLE(CROSS_TRAIT.out.regions.collect(sort: { table -> table.name }), codeDigest('cross_trait_table'))
         trait_tables = CROSS_TRAIT.out.table.collect(sort: { table -> table.name })
+        trait_regions = CROSS_TRAIT_TABLE.out.table
         summaries = summaries.mix(CROSS_TRAIT.out.summary, CROSS_TRAIT_TABLE.out.summary)
     }
 
     emit:
     heritability // value: [heritability.tsv, regions.tsv, genetic_correlation.tsv, genetic_covariance.h5] by name
     trait_tables // value: [<trait>.tsv]
+    trait_regions // value: cross_trait_regions.tsv, or an empty list
     summaries // json
 }

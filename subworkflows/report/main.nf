@@ -12,6 +12,7 @@ workflow WRITE_REPORT {
     loci // value: files of RECONSTRUCT, or an empty list
     heritability // value: files of ESTIMATE_HERITABILITY, or an empty list
     trait_tables // value: [<trait>.tsv], perhaps empty
+    trait_regions // value: cross_trait_regions.tsv, or an empty list
     study // value: map of the study's files
     options // map of every parameter
     engine_version // text
@@ -24,6 +25,7 @@ workflow WRITE_REPORT {
         loci,
         heritability,
         trait_tables,
+        trait_regions,
         study.map { files -> files.regions },
         study.map { files -> files.truth },
         options.study,

@@ -3,6 +3,7 @@
 include { READ_IMAGES     } from '../../modules/read_images/main'
 include { SELECT_SUBJECTS } from '../../modules/select_subjects/main'
 include { FIT_BASES       } from '../../modules/fit_bases/main'
+include { PROJECT_IMAGES  } from '../../modules/project_images/main'
 include { MAKE_LDRS       } from '../../modules/make_ldrs/main'
 include { codeDigest      } from '../parameters/main'
 include { coordinateRules } from '../parameters/main'
@@ -69,9 +70,16 @@ workflow REPRESENT {
         fit_summary = FIT_BASES.out.summary
     }
 
+    PROJECT_IMAGES(
+        READ_IMAGES.out.images.map { image -> [image.baseName - 'images.', image] },
+        subjects,
+        bases,
+        codeDigest('project_images')
+    )
+
     // Family ids are those of the first set of genotypes.
     MAKE_LDRS(
-        images,
+        PROJECT_IMAGES.out.scores.collect(sort: { score -> score.name }),
         subjects,
         bases,
         samples.map { files -> files.take(1) },
@@ -80,7 +88,12 @@ workflow REPRESENT {
     )
     ldrs = MAKE_LDRS.out.ldrs
 
-    summaries = READ_IMAGES.out.summary.mix(SELECT_SUBJECTS.out.summary, fit_summary, MAKE_LDRS.out.summary)
+    summaries = READ_IMAGES.out.summary.mix(
+        SELECT_SUBJECTS.out.summary,
+        fit_summary,
+        PROJECT_IMAGES.out.summary,
+        MAKE_LDRS.out.summary
+    )
 
     emit:
     subjects // value: subjects.h5

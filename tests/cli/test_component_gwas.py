@@ -245,6 +245,47 @@ def test_odd_variants_get_a_row_or_are_counted(tmp_path):
         }
 
 
+@pytest.mark.parametrize("kind", ["calls", "dosages"])
+def test_variants_that_are_one_persons_are_left_out(tmp_path, kind):
+    n = 2000
+    covariate = np.zeros(n)
+    covariate[:30] = 1
+    person = np.arange(n)
+    s = make_study(tmp_path, n)
+    covariates = np.column_stack([s.covariates, covariate])
+    Q = np.linalg.qr(covariates)[0]
+    residual = s.ldrs - Q @ (Q.T @ s.ldrs)
+    A = residual.T @ residual
+    null = bad_null(
+        s, tmp_path, "own.h5", Q=Q, residual_ldrs=residual[None], A=A[None], Sigma=A / n
+    )
+    rows = {
+        "20 carriers": 1.0 * np.isin(person, range(100, 120)),
+        "one homozygous of 20 alleles": np.isin(person, range(100, 119)) + 1.0 * (person == 100),
+        "all but one heterozygous": 1.0 + (person == 9),
+        "the other way": 1.0 - (person == 9),
+        "a covariate, and one person": np.maximum(covariate, person == 50),
+        "most of a covariate, and others": 1.0 * np.isin(person, [*range(28), 50, 51]),
+    }
+    shown = {"20 carriers", "one homozygous of 20 alleles"}
+    if kind == "dosages":
+        # An allele count of 31, of which one person's is all that varies; also from above.
+        rows["one among noise"] = np.where(person == 9, 1.0, 0.015)
+        rows["one lacking it"] = np.where(person == 9, 1.0, 1.985)
+        rows["uncertain"] = np.where(np.isin(person, range(100, 160)), 1 / 3, 0.0)
+        shown.add("uncertain")
+    g = np.array(list(rows.values()), dtype=np.float32)
+    g[:, -1] = MISSING
+    g = g if kind == "dosages" else g.astype(np.int8)
+    main = write_pgen(tmp_path / "g", g, s.subjects)
+    alleles = g[:, :-1].astype(float).sum(axis=1)
+    assert np.minimum(alleles, 2 * (n - 1) - alleles).min() > 19.9
+    *_, ids, counts = gwas(main, null, tmp_path / "gwas.h5", "--minor-allele-count", 19)
+    names = np.array(list(rows))
+    assert {names[(int(name[2:]) - 1000) // 10] for name in ids} == shown
+    assert counts["1"]["dropped"] == {"few_carriers": len(rows) - len(shown)}
+
+
 def test_filters_are_counted_by_reason(study, tmp_path):
     s, main, dosage = study
     called = dosage != MISSING

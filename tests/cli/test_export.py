@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -23,6 +26,7 @@ from rvga.dataset import MinimalDataset
 from rvga.gwas_ssf import CHROMOSOME_CODES
 from small_study import run_here
 
+BIN = Path(__file__).parents[2] / "bin"
 M, R, N_VOXELS = 600, 25, 60
 NAMES = (*(str(number) for number in range(1, 23)), "X")
 
@@ -339,6 +343,32 @@ def test_heig_of_one_phenotype(path, tmp_path):
     np.testing.assert_allclose(z[:, 0], expected[snps["SNP"]], rtol=1e-6)
 
 
+# A limit on the size of a file fails as a full disk does, and needs no disk.
+LIMITED = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from rvga import command
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
+command.main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 10_000, 100_000, 1_000_000])
+def test_heig_on_a_full_disk_ends_with_the_file_named_and_nothing_left(path, tmp_path, limit):
+    words = ["export", path, "--what", "components", "--format", "heig", "--out", tmp_path / "ldr"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, BIN, str(limit), *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 74, done.stderr
+    last = done.stderr.splitlines()[-1]
+    names = [tmp_path / f"ldr.{end}" for end in ("sumstats", "snpinfo")]
+    assert last in {f"ERROR: {name}: {os.strerror(errno.EFBIG)}" for name in names}
+    if limit > 100_000:
+        assert str(names[0]) in last
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_region_of_the_genome_and_equal_bytes(path, tmp_path):
     for form, name in (("gwas-ssf", "r.tsv.gz"), ("pheweb", "p.tsv.gz"), ("ldsc", "l.sumstats.gz")):
         contents = []
@@ -371,6 +401,8 @@ def test_a_region_of_the_genome_and_equal_bytes(path, tmp_path):
         (["--what", "region", "no.nii", 2, "--format", "heig", "--out", "a"], "no.nii"),
         (["--what", "voxel", 1, "--format", "heig", "--region", "2", "--out", "a"], "start-end"),
         (["--what", "voxel", 1, "--format", "heig", "--region", "2:1-2", "--out", "a"], "no vari"),
+        (["--what", "voxel", 1, "--format", "heig", "--region", "2:,-,", "--out", "a"], "start-e"),
+        (["--what", "voxels", "3,4,4", "--format", "pheweb", "--out", "a.tsv"], "voxel 4 is given"),
         (
             ["--what", "voxel", 1, "--format", "gwas-ssf", "--date", "May", "--out", "a.tsv"],
             "is no date",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -263,6 +264,21 @@ def test_other_covariates_are_refused_by_name_of_the_component(study, tmp_path):
     refuse(study, tmp_path, changed, "most of all LDR7, whose variance was 1.02 times")
 
 
+def test_a_component_with_its_sign_turned_is_warned_of(tmp_path):
+    # Images that share a factor have correlated LDRs.
+    rng = np.random.default_rng(8)
+    shared = np.outer(rng.normal(size=N), rng.normal(size=40))
+    s = make_study(tmp_path, N, n_voxels=40, r=4, extra=3 * shared)
+    calls = hard_calls(1300, N, seed=3)
+    found = component_statistics(mean_imputed(calls), s.covariates, s.ldrs)
+    turned = replace(found, beta=found.beta * [1, -1, 1, 1])
+    for statistics, warned in ((found, False), (turned, True)):
+        files, components = write_components(tmp_path / "in", statistics, "REGENIE")
+        done = run_import(s, tmp_path, files, components, "--chunk-variants", 500)
+        assert done.returncode == 0, done.stderr
+        assert ("LDR2: correlated with other components with the opposite" in done.stderr) == warned
+
+
 def test_a_covariate_too_few_is_refused(study, tmp_path):
     s = study[0]
     calls = hard_calls(M, N, seed=2)
@@ -322,9 +338,31 @@ def test_wrong_sheets(study, tmp_path, change, message):
         (lambda text: text.replace("BETA", "BEATA"), "has no columns of effects"),
         (lambda text: text.replace("OMITTED", "X").replace("REF", "Y"), "without OMITTED"),
         (lambda text: text.replace("BETA\tSE", "OR\tSE"), "holds odds ratios"),
-        (lambda text: text.replace("\tADD\t300\t", "\tADD\t300\tx"), "cannot be read as a PLINK 2"),
+        (
+            lambda text: text.replace("\tADD\t300\t", "\tADD\t300\tx"),
+            "LDR1.txt: line 2, column BETA: 'x",
+        ),
         (lambda text: "", "the file is empty"),
-        (lambda text: text.replace("ADD", "DOM"), "no variant is left"),
+        (lambda text: text.replace("ADD", "DOM"), "LDR1.txt: has no row of the additive test"),
+        (lambda text: text.splitlines()[0] + "\n", "LDR1.txt: has a header but no row"),
+        (lambda text: text.replace("\t1010\t", "\t-5\t"), "line 4, column POS: -5 is no position"),
+        (lambda text: text.replace("\t1010\t", "\t0\t"), "line 4, column POS: 0 is no position"),
+        (lambda text: text.replace("\t1010\t", "\tNA\t"), "line 4, column POS: NA is no position"),
+        (lambda text: text.replace("\t1010\t", "\t1010.7\t"), "column POS: 1010.7 is no position"),
+        (
+            lambda text: text.replace("\n1\t1010\t", "\n\n1\t3000000000\t"),
+            "line 5, column POS: 3000000000 is no position (a whole number from 1 to 2147483647)",
+        ),
+        (
+            lambda text: text.replace("\tADD\t300\t", "\tADD\t-3\t"),
+            "line 2, column OBS_CT: -3 is no number of people",
+        ),
+        (
+            lambda text: re.sub("\t[0-9.]+\tADD", "\t1.5\tADD", text),
+            "line 2, column A1_FREQ: 1.5 is no frequency (from 0 to 1)",
+        ),
+        (lambda text: text.replace("\trs1010\t", "\trs 1010\t"), "column ID: 'rs 1010' is no id"),
+        (lambda text: text.replace("\trs1010\t", "\trs\x1b[2J\t"), "'rs\\x1b[2J' is no id"),
         (lambda text: text.replace("\tPOS", "\tPOS\tPOS"), "column 'POS' stands twice"),
     ],
 )
@@ -333,6 +371,86 @@ def test_wrong_files(study, tmp_path, change, message):
     for path in files:
         path.write_text(change(path.read_text()))
     refused(run_import(study[0], tmp_path, files, components), message, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("1\t1010\t", "1\t-5\t"), "heig.snpinfo: line 3, column POS: -5 is no position"),
+        (("1\t1010\t", "1\tNA\t"), "heig.snpinfo: line 3, column POS: NA is no position"),
+        (("1\t1010\t", "1\there\t"), "heig.snpinfo: line 3, column POS: 'here' is no number"),
+        (("1\t1010\t", "1\t3000000000\t"), "column POS: 3000000000 is no position"),
+        (("rs1010\t", "rs 1010\t"), "line 3, column SNP: 'rs 1010' is no id"),
+        (("\t300\n", "\t-300\n"), "line 2, column N: -300 is no number of people"),
+        (("e-01\t", "e+01\t"), "is no frequency (from 0 to 1)"),
+    ],
+)
+def test_wrong_values_of_heig(study, tmp_path, change, message):
+    files, components = write_components(tmp_path / "in", study[3].rows(slice(0, 5)), "HEIG")
+    table = tmp_path / "in/heig.snpinfo"
+    text = table.read_text()
+    assert change[0] in text
+    table.write_text(text.replace(*change))
+    refused(run_import(study[0], tmp_path, files, components), message, tmp_path)
+
+
+def test_no_position_outside_32_bits_is_written(study, tmp_path, monkeypatch):
+    files, components = write_components(tmp_path / "in", study[3], "REGENIE")
+    monkeypatch.setattr("rvga_import_sumstats.LARGEST_POSITION", 2000)
+    with pytest.raises(ValueError, match="positions are outside 1 to 2000"):
+        run_import(study[0], tmp_path, files, components)
+    assert not list(tmp_path.glob("gwas*"))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("row", [11, 52, 119])
+def test_repeated_variants_are_left_out_whatever_the_order(study, tmp_path, shuffled, row):
+    # The same place with alleles exchanged is the same variant; the row may be far away.
+    s, _, own, statistics = study
+    files, components = write_components(tmp_path / "in", statistics, "GWAS-SSF")
+    for number, path in enumerate(files):
+        lines = path.read_text().splitlines()
+        words = lines[11].split("\t")
+        if row == 52:
+            words[2:5] = [words[3], words[2], repr(-float(words[4]))]
+        lines.insert(row + 1, "\t".join(words))
+        if shuffled and number == 4:
+            lines[1:] = lines[:0:-1]
+        path.write_text("\n".join(lines) + "\n")
+    summary = tmp_path / "s.json"
+    options = ("--dataset-coding", "float32", "--summary", summary, "--chunk-variants", 50)
+    done = run_import(s, tmp_path, files, components, *options)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(summary.read_text())["numbers"]
+    assert numbers["joined_by_key"] == shuffled
+    assert (numbers["read"], numbers["written"]) == (M + 1, M - 1)
+    assert numbers["dropped"] == {"repeated": 2}
+    with MinimalDataset.open(own) as one, MinimalDataset.open(join(s, tmp_path)) as two:
+        kept = np.delete(np.arange(M), 10)
+        np.testing.assert_allclose(
+            two.components().z, one.components().z[kept], atol=1e-4, rtol=2e-5
+        )
+
+
+def test_chromosomes_may_be_spelt_differently(study, tmp_path):
+    s, _, own, statistics = study
+    files, components = write_components(tmp_path / "in", statistics, "GWAS-SSF")
+    for path, name in zip(files[2:4], ("chr1", "01"), strict=True):
+        path.write_text(path.read_text().replace("\n1\t", f"\n{name}\t"))
+    done = run_import(s, tmp_path, files, components, "--dataset-coding", "float32")
+    assert done.returncode == 0, done.stderr
+    assert "joined" not in done.stderr
+    agree(own, join(s, tmp_path))
+
+
+def test_contigs_without_position_are_left_out(study, tmp_path):
+    s, _, _, statistics = study
+    files, components = write_components(tmp_path / "in", statistics, "PLINK 2")
+    for path in files:
+        path.write_text(path.read_text().replace("\n1\t1010\t", "\nUn_7\t0\t"))
+    done = run_import(s, tmp_path, files, components)
+    assert done.returncode == 0, done.stderr
+    assert "1 variants are on contigs other than" in done.stderr
 
 
 def test_programs_are_not_mixed(study, tmp_path):

@@ -30,14 +30,33 @@ def study(tmp_path_factory):
     return files, images, subjects, bases
 
 
-def make(study, folder, images=None, subjects=None, *options):
+def project(study, images, subjects, out):
+    """Run PROJECT_IMAGES."""
+    done = run_stage(
+        "project_images",
+        *("--images", images, "--subjects", subjects, "--bases", study[3], "--out", out),
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def join(study, folder, scores, subjects=None, *options):
     """Run MAKE_LDRS."""
     return run_stage(
         "make_ldrs",
-        *("--images", images or study[1], "--subjects", subjects or study[2]),
+        *("--scores", scores, "--subjects", subjects or study[2]),
         *("--bases", study[3], "--out", folder / "ldrs.h5", "--table", folder / "ldrs.tsv"),
         *options,
     )
+
+
+def make(study, folder, images=None, subjects=None, *options):
+    """Run PROJECT_IMAGES on each batch, then MAKE_LDRS."""
+    scores = [
+        project(study, batch, subjects or study[2], folder / f"scores.{number}.h5")
+        for number, batch in enumerate(images or [study[1]])
+    ]
+    return join(study, folder, scores, subjects, *options)
 
 
 def test_ldrs_and_quality_are_of_the_raw_images(study, tmp_path):
@@ -78,18 +97,115 @@ def test_bytes_do_not_depend_on_batches_or_threads(study, tmp_path):
     assert len(found) == 1
 
 
-def test_images_of_another_run_are_refused(study, tmp_path):
-    _, images, _ = selected_study(tmp_path / "other", n=20)
-    before = files_in(tmp_path)
-    done = make(study, tmp_path, images)
-    assert done.returncode == 2
-    assert "is in none of the images files" in done.stderr
-    assert files_in(tmp_path) == before
+def test_batches_of_nobody_and_of_one_change_nothing(study, tmp_path):
+    files = study[0]
+    removed = sorted(files.subjects)[3]
+    (tmp_path / "remove.txt").write_text(f"{removed}\n")
+    subjects = tmp_path / "subjects.h5"
+    done = files.select([study[1]], subjects, "--remove", tmp_path / "remove.txt")
+    assert done.returncode == 0, done.stderr
+    nobody = files.subjects.index(removed)
+    others = [row for row in range(24) if row != nobody]
+    batches = []
+    for number, rows in enumerate(([nobody], others[:1], others[1:])):
+        batches.append(tmp_path / f"images.{number}.h5")
+        assert files.read_images(batches[-1], rows).returncode == 0
+    found = set()
+    for images in ([study[1]], batches):
+        done = make(study, tmp_path, images, subjects)
+        assert done.returncode == 0, done.stderr
+        found.add((tmp_path / "ldrs.h5").read_bytes() + (tmp_path / "ldrs.tsv").read_bytes())
+    assert len(found) == 1
+
+
+@pytest.fixture(scope="module")
+def batches(study, tmp_path_factory):
+    """Return the scores of two batches."""
+    folder = tmp_path_factory.mktemp("batches")
+    found = []
+    for number, rows in enumerate((range(10), range(10, 24))):
+        images = folder / f"images.{number}.h5"
+        assert study[0].read_images(images, list(rows)).returncode == 0
+        found.append(project(study, images, study[2], folder / f"scores.{number}.h5"))
+    return found
+
+
+def refused(done, folder, sentence):
+    assert done.returncode == 2, done.stderr
+    assert sentence in done.stderr
+    assert not files_in(folder) & {"ldrs.h5", "ldrs.tsv"}
+
+
+def test_a_batch_that_is_not_there_is_noticed(study, batches, tmp_path):
+    first = min(study[0].subjects[:10])
+    done = join(study, tmp_path, batches[1:])
+    refused(done, tmp_path, f"subject '{first}' of the sample is in none of the scores files")
+
+
+def test_a_batch_that_is_there_twice_is_noticed(study, batches, tmp_path):
+    done = join(study, tmp_path, [*batches, batches[0]])
+    refused(done, tmp_path, "is there twice (also in")
+
+
+def test_scores_of_another_sample_are_refused(study, batches, tmp_path):
+    _, images, subjects = selected_study(tmp_path / "other", n=20)
+    other = project(study, images, subjects, tmp_path / "scores.x.h5")
+    done = join(study, tmp_path, [batches[0], other])
+    refused(done, tmp_path, "scores.x.h5 was not made from subjects.h5")
+
+
+def test_scores_of_other_bases_are_refused(study, batches, tmp_path):
+    files, images, subjects, _ = study
+    bases = tmp_path / "bases.h5"
+    done = run_stage(
+        "fit_bases",
+        *("--images", images, "--subjects", subjects, "--components", 5, "--out", bases),
+    )
+    assert done.returncode == 0, done.stderr
+    done = join((files, images, subjects, bases), tmp_path, batches)
+    refused(done, tmp_path, "scores.0.h5 was not made from bases.h5")
+
+
+def test_images_that_the_sample_was_not_selected_from_are_refused(study, batches, tmp_path):
+    files = make_image_study(tmp_path / "other")
+    # The same subjects and voxels; one value of one image is another.
+    volume = files.volumes[15].copy()
+    volume[3, 3, 3] += 1
+    write_nifti(files.images[15], volume, np.array(AFFINE))
+    images = tmp_path / "images.h5"
+    assert files.read_images(images, list(range(10, 24))).returncode == 0
+    changed = project(study, images, study[2], tmp_path / "scores.x.h5")
+    done = join(study, tmp_path, [batches[0], changed])
+    refused(done, tmp_path, "subjects.h5 was not made from these images files")
+
+
+def rewritten(source, target, attributes, subjects):
+    """Write a scores file again with some things changed."""
+    with formats.open_file(source, "scores") as given:
+        content = {name: given.array(name) for name in formats.KINDS["scores"].datasets}
+        content["subject"] = subjects(content["subject"].tolist())
+        kept = {**given.attributes, **attributes}
+        with formats.create(target, "scores", kept, inputs=given.inputs) as writer:
+            for name, values in content.items():
+                writer.add(name, values)
+    return target
+
+
+def test_scores_on_other_voxels_are_refused(study, batches, tmp_path):
+    moved = rewritten(batches[1], tmp_path / "x.h5", {"geometry_digest": "other"}, list)
+    done = join(study, tmp_path, [batches[0], moved])
+    refused(done, tmp_path, "x.h5: is of images on other voxels than")
+
+
+def test_a_stranger_among_the_scores_is_refused(study, batches, tmp_path):
+    strange = rewritten(batches[1], tmp_path / "x.h5", {}, lambda ids: ["stranger", *ids[1:]])
+    done = join(study, tmp_path, [batches[0], strange])
+    refused(done, tmp_path, "x.h5: subject 'stranger' is not in subjects.h5")
 
 
 def test_bases_serve_another_cohort(study, tmp_path):
     files, images, subjects = selected_study(tmp_path / "other", n=20)
-    done = make(study, tmp_path, images, subjects, "--summary", tmp_path / "x.json")
+    done = make(study, tmp_path, [images], subjects, "--summary", tmp_path / "x.json")
     assert done.returncode == 0, done.stderr
     order = np.argsort(files.subjects)
     X = files.volumes[order][:, files.inside].astype(float)
@@ -118,7 +234,7 @@ def smaller_mask(study, folder: Path, n_gone: int):
 
 def test_voxels_that_the_cohort_lacks_take_the_mean_of_the_bases(study, tmp_path):
     files, images, subjects, inside = smaller_mask(study, tmp_path / "other", 7)
-    done = make(study, tmp_path, images, subjects, "--summary", tmp_path / "x.json")
+    done = make(study, tmp_path, [images], subjects, "--summary", tmp_path / "x.json")
     assert done.returncode == 0, done.stderr
     assert "7 of the 116 voxels of the bases are not in these images" in done.stderr
     order = np.argsort(files.subjects)
@@ -135,31 +251,6 @@ def test_voxels_that_the_cohort_lacks_take_the_mean_of_the_bases(study, tmp_path
         assert found["quality_correlation"][-1] == pytest.approx(np.mean(each), abs=1e-6)
     numbers = json.loads((tmp_path / "x.json").read_text())["numbers"]
     assert (numbers["n_voxels_absent"], numbers["n_voxels_unused"]) == (7, 4)
-
-
-def test_too_few_voxels_of_the_bases_are_refused(study, tmp_path):
-    _, images, subjects, _ = smaller_mask(study, tmp_path / "other", 30)
-    done = make(study, tmp_path, images, subjects)
-    assert done.returncode == 2
-    assert "the images have 86 of its 116 voxels (74.1%), but 90% are needed" in done.stderr
-    assert not (tmp_path / "ldrs.h5").exists()
-
-
-def test_bases_of_another_space_are_refused(study, tmp_path):
-    folder = tmp_path / "other"
-    files = make_image_study(folder, n=20)
-    moved = np.array(AFFINE)
-    moved[0, 3] += 0.5
-    write_nifti(files.mask, files.inside.astype(np.uint8), moved)
-    for image, volume in zip(files.images, files.volumes, strict=True):
-        write_nifti(image, volume, moved)
-    images, subjects = folder / "images.h5", folder / "subjects.h5"
-    for done in (files.read_images(images), files.select([images], subjects)):
-        assert done.returncode == 0, done.stderr
-    done = make(study, tmp_path, images, subjects)
-    assert done.returncode == 2
-    assert "bases.h5: was made from other images than these: the corners" in done.stderr
-    assert "up to 0.5 mm apart" in done.stderr
 
 
 def test_phenotypes_for_other_programs(study, tmp_path):
@@ -227,10 +318,11 @@ def test_outlying_subjects_are_listed_and_stay(tmp_path):
 def test_a_damaged_file_is_refused(study, tmp_path):
     short = tmp_path / "subjects.h5"
     short.write_bytes(study[2].read_bytes()[:-200])
-    done = make(study, tmp_path, None, short)
+    scores = project(study, study[1], study[2], tmp_path / "scores.h5")
+    done = join(study, tmp_path, [scores], short)
     assert done.returncode == 2
     assert "not a readable HDF5 file" in done.stderr
-    assert files_in(tmp_path) == {"subjects.h5"}
+    assert files_in(tmp_path) == {"subjects.h5", "scores.h5"}
 
 
 def test_missing_values_are_the_voxels_mean_throughout(tmp_path):

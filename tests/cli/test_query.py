@@ -162,6 +162,8 @@ def test_help_names_the_tasks(tmp_path):
         (["voxel", "3", "--out", "g.csv"], "g.csv: the name of --out must end in .tsv"),
         (["voxel", "3", "--date", "yesterday", "--out", "g.tsv"], "'yesterday' is no date"),
         (["region", "3", "--out", "r.tsv"], "is not chromosome:start-end"),
+        (["region", "1:,-,", "--out", "r.tsv"], "region '1:,-,' is not chromosome:start-end"),
+        (["region", f"1:1-{'9' * 5000}", "--out", "r.tsv"], "is not chromosome:start-end"),
         (["region", "Q:1-2", "--out", "r.tsv"], "chromosome 'Q' is unknown"),
         (["region", "3:9-2", "--out", "r.tsv"], "start must not be after"),
         (["region", "4:1-2", "--out", "r.tsv"], "holds no variant in 4:1-2"),

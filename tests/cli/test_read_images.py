@@ -240,6 +240,18 @@ def test_tables_of_two_parts_are_joined_by_subject(tmp_path):
     done = run_stage("read_images", *images, *options)
     assert done.returncode == 0, done.stderr
     assert "the images have no coordinates to smooth by" in done.stderr
+    assert "b.csv: 1 subjects are not in a.tsv and are left out" in done.stderr
+    for share, said in (("1/2", True), ("2/2", False)):
+        done = run_stage("read_images", *images, *options, "--share", share)
+        assert done.returncode == 0, done.stderr
+        assert ("1 subjects are not in a.tsv" in done.stderr) == said
+    summary = tmp_path / "x.json"
+    done = run_stage("read_images", *images, *options, "--summary", summary)
+    assert done.returncode == 0, done.stderr
+    assert any(
+        "1 subjects are not in a.tsv" in w for w in json.loads(summary.read_text())["warnings"]
+    )
+    assert "s9" not in summary.read_text()
     assert images_of(out)[0] == ["s1", "s2", "s3"]
     expected = [[1, 2, 6, 5, 4], [3, 4, 3, 2, 1], [5, np.nan, 9, 8, 7]]
     np.testing.assert_array_equal(images_of(out)[1], expected)
@@ -251,6 +263,14 @@ def test_tables_of_two_parts_are_joined_by_subject(tmp_path):
     done = run_stage("read_images", *images, *options)
     assert done.returncode == 2
     assert "b.csv: subject 's1' is there twice" in done.stderr
+
+
+def test_columns_that_are_no_voxels_are_named_in_the_log(tmp_path):
+    (tmp_path / "t.tsv").write_text("subject\teid\tp\tq\ns1\t7\t1\t2\ns2\t8\t3\t4\n")
+    done = run_stage("read_images", "--images", tmp_path / "t.tsv", "--out", tmp_path / "x.h5")
+    assert done.returncode == 0, done.stderr
+    assert "t.tsv: column eid is an id or an index, no voxel, and is left out" in done.stderr
+    np.testing.assert_array_equal(images_of(tmp_path / "x.h5")[1], [[1, 2], [3, 4]])
 
 
 def twice_in_a_table(folder):

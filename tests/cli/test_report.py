@@ -317,6 +317,22 @@ class Study:
             reason=None,
         )
         tables.write_table(trait, self.path("height.tsv"), "cross_trait")
+        trait["genetic_correlation"] = np.linspace(0.7, -0.3, self.N)
+        trait["genetic_correlation_raw"] = trait["genetic_correlation"]
+        tables.write_table(trait, self.path("a $trait.tsv"), "cross_trait")
+        rate = np.full((2, len(names)), 0.2)
+        rate[1, :3] = 0.05
+        rho = np.stack([np.linspace(-0.9, 0.9, len(names)), np.linspace(0.2, -0.4, len(names))])
+        rho[0, -1] = np.nan
+        by_region = pd.DataFrame(
+            {"trait": np.repeat(["a $trait", "height"], len(names)), "region": np.tile(names, 2),
+             "genetic_correlation": rho.ravel(), "standard_error": 0.1, "neg_log_10_p_value": 1.0,
+             "false_discovery_rate": rate.ravel(), "genetic_correlation_raw": rho.ravel(),
+             "standard_error_raw": 0.1, "se_method": "jackknife",
+             "reason": np.where(np.isnan(rho.ravel()), "correlation beyond 1", None)}
+        )  # fmt: skip
+        self.trait_regions = by_region
+        tables.write_table(by_region, self.path("cross_trait_regions.tsv"), "cross_trait_regions")
 
     def _summaries(self) -> None:
         content = {
@@ -350,11 +366,29 @@ class Study:
             "heritability": {
                 "n_used_variants": 118, "share_of_reference": 0.9833, "n_blocks_used": 7,
                 "n_significant_voxels_fdr_5_percent": 200, "n_voxels": self.N,
+                "heritability_moments": 0.4123, "heritability_bands": 0.3912,
+                "model_difference": 0.0211, "model_difference_standard_error": 0.0123,
+                "model_test_z": 1.715, "model_test_neg_log_10_p_value": 1.064,
+                "mean_intercept": 1.0452, "mean_intercept_standard_error": 0.0103,
+                "mean_intercept_neg_log_10_p_value": 4.94, "n_intercepts_not_1_fdr_5_percent": 3,
+                "heterogeneity_variance": 0.00234, "heterogeneity_variance_expected": 0.00172,
+                "heterogeneity_p_value": 3.1e-5, "heterogeneity_n_voxels": 319,
+                "n_jackknife_groups": 173,
+            },
+            "convert_genotypes": {
+                "file": "chr2.vcf.gz", "format": "vcf", "n_variants": 12_345, "n_samples": 610,
+                "n_left_out": 21, "n_multiallelic_split": 17, "n_multiallelic_dropped": 0,
+                "n_need_sex": 0, "field": "DS", "plink2": "v2.00a5",
+            },
+            "fit_null": {
+                "kinship": {"threshold": 0.0442, "n_pairs": 17, "n_people": 31,
+                            "n_pairs_listed": 19},
             },
             "cross_trait": {
                 "trait": "height", "n_trait": 5000, "n_rows": 130, "n_shared_variants": 117,
                 "n_reference_variants": 120, "heritability_trait_raw": 0.5123,
-                "standard_error_trait_raw": 0.05,
+                "standard_error_trait_raw": 0.05, "intercept_trait": 1.0234,
+                "n_intercepts_with_trait_fdr_5_percent": 2,
             },
             "image_tail": {"effective_tests": 31.4, "critical_z_published": 4.5},
         }  # fmt: skip
@@ -403,7 +437,9 @@ class Study:
             "--regions", self.path("regions.tsv"),
             "--genetic-correlation", self.path("genetic_correlation.tsv"),
             "--genetic-covariance", self.path("genetic_covariance.h5"),
-            "--cross-trait", self.path("height.tsv"), "--truth", self.path("truth.h5"),
+            "--cross-trait", [self.path("height.tsv"), self.path("a $trait.tsv")],
+            "--cross-trait-regions", self.path("cross_trait_regions.tsv"),
+            "--truth", self.path("truth.h5"),
             "--out-truth", self.path("truth_comparison.tsv"),
             "--out-truth-loci", self.path("truth_loci.tsv"), "--engine-version", "24.10.0",
         ]  # fmt: skip
@@ -464,9 +500,9 @@ def sections_of(page: str) -> dict[str, str]:
 def test_every_part_of_a_whole_run_has_its_section(page):
     found = sections_of(page)
     assert list(found) == [
-        "glance", "truth", "flow", "representation", "dataset", "association", "maps", "loci",
-        "heritability", "correlation", "cross_trait", "methods", "parameters", "stages",
-        "versions", "warnings",
+        "glance", "truth", "flow", "representation", "genotypes", "dataset", "association",
+        "maps", "loci", "heritability", "correlation", "cross_trait", "methods", "parameters",
+        "stages", "versions", "warnings",
     ]  # fmt: skip
     assert "Not run" not in page
     # What the stages' summaries say.
@@ -482,13 +518,13 @@ def test_every_part_of_a_whole_run_has_its_section(page):
     for section in found:
         assert f'<a href="#{section}">' in page
     pictures = {name: text.count("<img ") for name, text in found.items()}
-    assert pictures["truth"] == 6
+    assert pictures["truth"] == 7
     assert pictures["representation"] == 3 + 4  # maps of the components
     assert pictures["association"] == 2
     assert pictures["maps"] == 1 + 1
     assert pictures["heritability"] == 3
     assert pictures["correlation"] == 3
-    assert pictures["cross_trait"] == 1
+    assert pictures["cross_trait"] == 3
 
 
 def test_the_page_says_what_was_found(study, page):
@@ -508,6 +544,35 @@ def test_the_page_says_what_was_found(study, page):
     assert "minor allele count" in found["association"]
     rows = re.findall(r"<tr><td[^>]*>(\w+)</td>", found["association"])
     assert rows == ["2", "10", "X", "all"]
+
+
+def test_tests_of_the_model_stand_with_heritability(page):
+    section = sections_of(page)["heritability"]
+    for text in (
+        "mean h² by moments", "0.412", "0.391", "0.0211", "0.0123", "0.0863", "1.05", "0.0103",
+        "1.1\u00a0×\u00a010⁻⁵", "variance of h² over 319 voxels", "0.00234", "0.00172",
+        "3.1\u00a0×\u00a010⁻⁵", "a jackknife of 173 groups",
+    ):  # fmt: skip
+        assert text in section, text
+    assert re.search(r"whose intercept is not 1[^<]*</td>\s*<td[^>]*>\s*3\s*<", section)
+
+
+def test_traits_by_regions_are_a_picture_with_marks(study, page):
+    section = sections_of(page)["cross_trait"]
+    pairs = len(study.trait_regions)
+    assert f"Genetic correlation of 2 traits with the mean image of {pairs // 2} regions" in section
+    assert f"dots: the 3 of {pairs} pairs" in section
+    assert f"1 of {pairs} estimates are not shown (1 correlation beyond 1)" in section
+    assert "1.02" in section
+
+
+def test_genotype_files_and_relatives_are_told(page):
+    found = sections_of(page)
+    for text in ("chr2.vcf.gz", "dosages (DS)", "12,345", "610", "21", "17", "v2.00a5"):
+        assert text in found["genotypes"]
+    assert "31 people of the sample" in found["dataset"]
+    assert "17 of the 19 pairs" in found["dataset"]
+    assert "above a kinship of 0.0442" in found["dataset"]
 
 
 def test_text_of_users_is_escaped(page):
@@ -638,6 +703,15 @@ def test_files_of_two_runs_are_refused(study, tmp_path):
         done = study.run(*options, out="refused.html")
         assert done.returncode == 2
         assert "different runs" in done.stderr
+
+
+def test_regions_of_other_traits_are_refused(study, tmp_path):
+    options = study.whole
+    options[options.index("--cross-trait") + 1] = [study.path("height.tsv")]
+    done = study.run(*options, out="other.html")
+    assert done.returncode == 2
+    assert "trait 'a $trait' is in the table by region" in done.stderr
+    assert not study.path("other.html").exists()
 
 
 def test_a_table_of_another_number_of_voxels_is_refused(study, tmp_path):

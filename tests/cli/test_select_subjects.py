@@ -80,6 +80,31 @@ def test_the_sample_is_the_intersection(study, tmp_path):
     assert not any(subject in (tmp_path / "x.json").read_text() for subject in order)
 
 
+@pytest.mark.parametrize("option", ["keep", "remove"])
+def test_listed_ids_that_no_image_has_are_counted(study, tmp_path, option):
+    order = sorted(study.subjects)
+    images = batches(study, [range(24)])
+    # People who withdrew, under ids that the images write in another way.
+    listed = [f"sub-{subject}" for subject in order[:3]]
+    chosen = order[5:20] if option == "keep" else []
+    (tmp_path / "list.txt").write_text("\n".join([*listed, *chosen]))
+    summary = tmp_path / "x.json"
+    given = (f"--{option}", tmp_path / "list.txt", "--summary", summary)
+    done = study.select(images, tmp_path / "subjects.h5", *given)
+    assert done.returncode == 0, done.stderr
+    n = len(chosen) + 3
+    message = f"3 of the {n} ids of the list list.txt ({option}) are not among the images' subjects"
+    assert message in done.stderr
+    (warning,) = json.loads(summary.read_text())["warnings"]
+    assert warning.startswith(message)
+    assert "the prefix 'sub-'" in warning
+    assert not any(subject in warning for subject in order)
+    (tmp_path / "list.txt").write_text("\n".join(order[2:20] if chosen else order[:3]))
+    done = study.select(images, tmp_path / "subjects.h5", *given)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(summary.read_text())["warnings"] == []
+
+
 def test_bytes_do_not_depend_on_batches_or_the_order_of_anything(study, tmp_path):
     splits = [
         [range(24)],

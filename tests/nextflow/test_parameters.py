@@ -328,7 +328,14 @@ def test_help_lists_every_parameter(tmp_path, nextflow):
         (
             ["--images", "images.csv", "--mask", "mask.nii.gz", "--covariates", "covariates.tsv"],
             "Not run: association and all after it",
-            {"READ_IMAGES", "SELECT_SUBJECTS", "FIT_BASES", "MAKE_LDRS", "REPORT"},
+            {
+                "READ_IMAGES",
+                "SELECT_SUBJECTS",
+                "FIT_BASES",
+                "PROJECT_IMAGES",
+                "MAKE_LDRS",
+                "REPORT",
+            },
         ),
         (
             ["--minimal", "a.nii.gz", "--ld_reference", "b.nii.gz"],

@@ -18,6 +18,7 @@ OTHER_INPUTS = {"convert_genotypes", "import_ldrs", "import_sumstats"}
 REACHED = {stage.upper() for stage in STAGES if stage not in OTHER_INPUTS}
 AFTER_FIT_BASES = {
     "FIT_BASES",
+    "PROJECT_IMAGES",
     "MAKE_LDRS",
     "FIT_NULL",
     "COMPONENT_GWAS",

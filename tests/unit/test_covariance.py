@@ -107,6 +107,34 @@ def test_streamed_components_equal_a_dense_decomposition(smoothed, block, decay)
         assert (found.bases[np.argmax(np.abs(found.bases), axis=0), range(r)] > 0).all()
 
 
+@pytest.mark.parametrize("smoothed", [False, True])
+@pytest.mark.parametrize(("decay", "r"), [(0.5, 5), (0.5, 40), (1.5, 5), (1.5, 40), (2.5, 40)])
+def test_components_found_in_single_precision_are_refined_in_double(smoothed, decay, r):
+    X = raw_images(400, 700, decay)
+    W = weights(700) if smoothed else None
+    Y = X.astype(float) if W is None else X.astype(float) @ W.toarray().T
+    covariance = operator(X, W, 37)
+    rough = fpca.KrylovSpectrum(
+        lambda vectors: covariance.product(vectors, np.float32),
+        700,
+        covariance.trace(),
+        block=fpca.block_size(r),
+        seed=1,
+    )
+    fpca.krylov_components(rough, number=r, most=100, tolerance=fpca.ROUGH_TOLERANCE)
+    found = fpca.refined_components(rough, covariance.product, r)
+    bases, eigenvalues = oracles.principal_components(Y, r)
+    assert (eigenvalues[r - 1] - eigenvalues[r]) / eigenvalues[r - 1] > 1e-3
+    assert found.converged
+    assert found.passes > rough.passes
+    np.testing.assert_allclose(found.eigenvalues, eigenvalues[:r], rtol=1e-6)
+    angle = subspace_angle(found.bases, bases)
+    assert angle < 1e-6
+    assert angle < 1.5 * found.angle + 1e-12
+    n_eff = np.sum(eigenvalues) ** 2 / np.sum(eigenvalues**2)
+    assert found.n_eff == pytest.approx(n_eff, rel=1e-5, abs=5 * found.n_eff_error)
+
+
 def test_the_sum_of_squares_is_unbiased_with_its_error():
     # A flat tail outside of a small space, so that the probes decide.
     X = raw_images(300, 400, 0.2)

@@ -201,6 +201,14 @@ FORGERIES = {
     "frequency": (set_values("variants/effect_allele_frequency", 7, 1.5), "frequency is imposs"),
     "position": (set_values("variants/base_pair_location", 0, -4), "a position or"),
     "text": (set_values("variants/variant_id", 0, b"\xff\xfe"), "not UTF-8"),
+    "id of two lines": (set_values("variants/variant_id", 7, b"a\n1"), "'a.n1' of row 7 has white"),
+    "id of two words": (set_values("variants/variant_id", 7, b"a 1"), "'a 1' of row 7 has white"),
+    "id with a tab": (set_values("variants/variant_id", 0, b"a\t1"), "variant_id .* of row 0 has"),
+    "id for a terminal": (set_values("variants/variant_id", 7, b"\x1b[2J"), "x1b.2J' of row 7 has"),
+    "id turned round": (set_values("variants/variant_id", 7, "\u202ea".encode()), "of row 7 has"),
+    "no allele": (set_values("variants/effect_allele", 9, b""), "allele '' of row 9 is empty"),
+    "allele of space": (set_values("variants/other_allele", 9, b" "), "other_allele ' ' of row 9"),
+    "build for a terminal": (lambda h: text(h, "genome_build", "\x1b[2J"), "'genome_build' is not"),
 }  # fmt: skip
 
 

@@ -190,6 +190,9 @@ def test_alleles_called_na_stay_text(tmp_path):
     ("name", "text", "message"),
     [
         ("a.pvar", f"##x\n{FIRST}1\t6\trs2\tA\tG,T\n", r"line 4 has several ALT alleles \(G,T\)"),
+        ("a.pvar", f"{FIRST}1\t6\trs 2\tA\tG\n", "line 3 has 'rs 2' as variant_id"),
+        ("a.pvar", f"{FIRST}1\t6\trs2\tA\t\n", "line 3 has '' as effect_allele"),
+        ("a.pvar", f"{FIRST}1\t6\trs\x1b2\tA\tG\n", "as variant_id: empty, "),
         ("a.pvar", f"{FIRST}chrUn\t6\trs2\tA\tG\n", "line 3: chromosome 'chrUn'"),
         ("a.bim", "1\trs1\t0\t5\tG\tA\n0\trs2\t0\t5\tG\tA\n", r"line 2: chromosome '0' is unknown"),
         ("a.pvar", f"{FIRST}1\tfive\trs2\tA\tG\n", "line 3: position 'five'"),

@@ -144,6 +144,15 @@ def test_freesurfer_surfaces(tmp_path):
     np.testing.assert_allclose(surface.points, points, rtol=1e-6)
     np.testing.assert_array_equal(surface.triangles, triangles)
     assert surface.structure == "CortexLeft"
+    packed = tmp_path / "lh.white.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "lh.white").read_bytes()))
+    again = image_files.read_surface(packed)
+    np.testing.assert_array_equal(again.points, surface.points)
+    np.testing.assert_array_equal(again.triangles, triangles)
+    assert again.structure == "CortexLeft"
+    packed.write_bytes(gzip.compress((tmp_path / "lh.white").read_bytes()[:300]))
+    with pytest.raises(InputError, match=r"lh\.white\.gz: cut short or damaged"):
+        image_files.read_surface(packed)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +180,53 @@ def test_analyze_and_nifti_pairs_are_header_and_values(tmp_path):
         np.testing.assert_array_equal(found, data)
         with pytest.raises(InputError, match=rf"{name}\.hdr: .*no {name}\.img beside it"):
             image_files.read_volume(header)
+
+
+def test_the_scale_and_origin_that_spm_wrote_are_applied(tmp_path):
+    data = volume()
+    affine = np.diag([-2.0, 2, 2, 1])
+    affine[:3, 3] = 4, -2, -2
+    image = nibabel.Spm99AnalyzeImage(data, affine)
+    image.set_data_dtype(np.int16)
+    image.to_filename(tmp_path / "a.img")
+    header = nibabel.Spm99AnalyzeHeader((tmp_path / "a.hdr").read_bytes())
+    slope = float(header["scl_slope"])
+    assert 0 < slope < 0.01
+    # Counted from 1, in voxels.
+    header["origin"][:3] = 3, 2, 2
+    (tmp_path / "a.hdr").write_bytes(header.binaryblock)
+    found, found_affine = image_files.read_volume(tmp_path / "a.hdr")
+    np.testing.assert_allclose(found, data, rtol=0, atol=0.51 * slope)
+    np.testing.assert_allclose(found_affine, affine)
+    # A plain Analyze header has neither; its range for display is no scale.
+    plain = nibabel.AnalyzeImage(data, None)
+    plain.header["cal_max"], plain.header["glmax"] = 10, 1000
+    plain.to_filename(tmp_path / "b.img")
+    found, found_affine = image_files.read_volume(tmp_path / "b.hdr")
+    np.testing.assert_array_equal(found, data)
+    np.testing.assert_allclose(found_affine[:3, 3], [1.5, -1, -0.5])
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image, nibabel.Nifti1Pair])
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1e3), ("meter", 1e-3), ("unknown", 1)])
+def test_affines_are_in_millimetres(tmp_path, kind, unit, factor):
+    affine = AFFINE.copy()
+    affine[:3] *= factor
+    image = kind(volume(shape=(*SHAPE, 2)), affine)
+    image.header.set_xyzt_units(unit)
+    path = tmp_path / ("a.img" if kind is nibabel.Nifti1Pair else "a.nii")
+    mask = kind(np.ones(SHAPE, dtype=np.uint8), affine)
+    mask.header.set_xyzt_units(unit)
+    mask.to_filename(tmp_path / f"mask{path.suffix}")
+    header = path.with_suffix(".hdr") if path.suffix == ".img" else path
+    found = image_files.read_volume(header.with_stem("mask"))[1]
+    np.testing.assert_allclose(found, AFFINE, rtol=1e-6)
+    if path == header:
+        # A mask in millimetres goes with a series in another unit.
+        image.to_filename(path)
+        millimetres = save(tmp_path / "mm.nii", np.ones(SHAPE, dtype=np.uint8))
+        reader = open_part(PartFiles(mask=millimetres), Rules(), path, ["s1", "s2"])
+        assert [subject for subject, _ in reader.rows()] == ["s1", "s2"]
 
 
 def test_mgh_volumes_need_a_mask_and_give_mgz_maps(tmp_path):
@@ -269,6 +325,50 @@ def test_another_set_of_brain_models_is_refused(tmp_path):
         reader.read(two)
 
 
+def test_cifti_maps_in_another_order_are_refused(tmp_path):
+    values = volume(shape=(2, N_VERTICES))
+    names = ["area", "thickness"]
+    first = write_cifti(tmp_path / "a.nii", cortex(), values, names)
+    other = write_cifti(tmp_path / "b.nii", cortex(), values[::-1], names[::-1])
+    for chosen in ((), ("1",), ("1", "thickness")):
+        reader = open_part(PartFiles(), Rules(cifti_maps=chosen), first)
+        with pytest.raises(InputError, match=r"b\.nii: has its maps in another order \(thickness"):
+            reader.read(other)
+    reader = open_part(PartFiles(), Rules(cifti_maps=("area", "thickness")), first)
+    np.testing.assert_array_equal(reader.read(other), values.ravel())
+    # Names with a subject's id are others in every file.
+    mine, yours = (
+        write_cifti(tmp_path / f"{s}.nii", cortex(), values, [f"{s}_{name}" for name in names])
+        for s in ("s1", "s2")
+    )
+    np.testing.assert_array_equal(open_part(PartFiles(), Rules(), mine).read(yours), values.ravel())
+
+
+def test_a_map_chosen_by_name_keeps_its_name(tmp_path):
+    path = write_cifti(tmp_path / "a.nii", cortex(), volume(shape=(2, N_VERTICES)), ["a", "b"])
+    geometry = open_part(PartFiles(), Rules(cifti_maps=("b",)), path).geometry
+    assert geometry.layouts[0].maps == ["b"]
+
+
+def test_grids_of_cifti_may_differ_by_rounding(tmp_path):
+    def thalamus(shift):
+        mask = np.zeros((5, 4, 3), dtype=bool)
+        mask[1:3, 1:3, 1] = True
+        affine = AFFINE.copy()
+        affine[0, 3] += shift
+        return BrainModelAxis.from_mask(mask, affine=affine, name="THALAMUS_LEFT")
+
+    values = volume(shape=4)
+    reader = open_part(PartFiles(), Rules(), write_cifti(tmp_path / "a.nii", thalamus(0), values))
+    near = write_cifti(tmp_path / "b.nii", thalamus(5e-4), values)
+    np.testing.assert_array_equal(reader.read(near), values)
+    far = write_cifti(tmp_path / "c.nii", thalamus(0.25), values)
+    with pytest.raises(
+        InputError, match=r"c\.nii: .*grid of CIFTI_STRUCTURE_THALAMUS_LEFT are up to 0\.25 mm"
+    ):
+        reader.read(far)
+
+
 # -------------------------------------------------------------------------------------------
 # Mistakes
 # -------------------------------------------------------------------------------------------
@@ -295,6 +395,30 @@ def test_a_surface_with_another_number_of_vertices_is_refused(tmp_path):
         read(path, surfaces=(surface,), mask=mask)
     with pytest.raises(InputError, match=r"a\.gii: has 43 vertices, but the mask mask\.mgh has 41"):
         read(path, mask=mask)
+
+
+@pytest.mark.parametrize("where", ["file", "array"])
+def test_values_of_the_other_hemisphere_are_refused(tmp_path, where):
+    surface = write_surface(tmp_path / "lh.surf.gii", "CortexLeft")
+    paths = {}
+    for structure in ("CortexLeft", "CortexRight"):
+        meta = nibabel.gifti.GiftiMetaData({"AnatomicalStructurePrimary": structure})
+        array = nibabel.gifti.GiftiDataArray(
+            np.ones(N_VERTICES, dtype=np.float32), meta=meta if where == "array" else None
+        )
+        image = nibabel.gifti.GiftiImage(darrays=[array], meta=meta if where == "file" else None)
+        paths[structure] = tmp_path / f"{structure}.gii"
+        paths[structure].write_bytes(image.to_bytes())
+    reader = open_part(PartFiles(surfaces=(surface,)), Rules(), paths["CortexLeft"])
+    assert reader.read(paths["CortexLeft"]).tolist() == [1] * N_VERTICES
+    message = r"CortexRight\.gii: says that it is of CortexRight, but the surface is of CortexLeft"
+    with pytest.raises(InputError, match=message):
+        reader.read(paths["CortexRight"])
+    with pytest.raises(InputError, match=message):
+        map_values(paths["CortexRight"], reader.geometry, "truth")
+    files = PartFiles(surfaces=(surface,), mask=paths["CortexRight"])
+    with pytest.raises(InputError, match=message):
+        open_part(files, Rules(), paths["CortexLeft"])
 
 
 @pytest.mark.parametrize(
@@ -506,6 +630,7 @@ def test_coordinates_of_a_table(tmp_path, stack):
         ("voxel,x\nv0,one\n", r"line 2: a coordinate is no number"),
         ("voxel,x\nv0,1\nv0,2\n", r"line 3: voxel 'v0' is there twice"),
         ("voxel,x\nv0\n", r"line 2: 1 cells, not 2"),
+        ("voxel,x\nv0,1_0\n", r"line 2: a coordinate is no number"),
     ):
         places.write_text(text)
         with pytest.raises(InputError, match=rf"places\.csv.*{message}"):
@@ -516,6 +641,8 @@ def test_coordinates_of_a_table(tmp_path, stack):
     ("text", "message"),
     [
         ("subject\ta\tb\ns1\t1\tx7\n", r"t\.tsv, line 2, column 'b': 'x7' is no number"),
+        ("subject\ta\tb\ns1\t1\t1_01\n", r"line 2, column 'b': '1_01' is no number"),
+        ('subject,a,b\ns1,"1,2\n', r"line 2: a quotation mark is not closed on its line"),
         ("subject\ta\tb\ns1\t1\t2\n\ns2\t1\n", r"t\.tsv, line 4: 2 cells, where the header has 3"),
         ("person\ta\tb\ns1\t1\t2\n", r"column subject \(or IID\) is missing \(found person, a, b"),
         ("subject\ta\ta\ns1\t1\t2\n", "column 'a' is there twice"),
@@ -530,6 +657,45 @@ def test_bad_tables_are_refused_by_line_and_column(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         list(open_part(PartFiles(), Rules(), path).rows())
+
+
+def test_digits_with_an_underscore_are_no_value_of_a_vertex(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("1\n2\n1_01\n")
+    with pytest.raises(InputError, match=r"a\.txt, line 3: '1_01' is no number"):
+        image_files.read_vertices(path)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_separators_between_quotation_marks_are_text(tmp_path, mark):
+    path = tmp_path / "t.csv"
+    rows = [["subject", '"area, left; all"', '"b ""c"""'], ['"s,1;x"', '"1"', "2"]]
+    path.write_text("\n".join(mark.join(row) for row in rows) + "\n")
+    table = image_tables.open_table(path)
+    assert table.columns == ["area, left; all", 'b "c"']
+    assert [(s, v.tolist()) for _, s, v in table.rows()] == [("s,1;x", [1, 2])]
+    places = tmp_path / "places.csv"
+    places.write_text('voxel,x\n"area, left; all",1\n"b ""c""",2\n')
+    found = image_tables.read_coordinates(places, table.columns)
+    assert found.tolist() == [[1], [2]]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.tsv"])
+def test_further_ids_and_an_index_are_no_voxels(tmp_path, name):
+    frame = pd.DataFrame(
+        {"eid": [7, 8], "subject": ["s1", "s2"], "FID": [1, 2], "a": [1.0, 2], "b": [3.0, 4]},
+        index=[11, 12],
+    )
+    path = tmp_path / name
+    if name == "t.parquet":
+        frame.to_parquet(path)
+    else:
+        frame.rename_axis("__index_level_0__").to_csv(path, sep="\t")
+    table = image_tables.open_table(path)
+    assert table.columns == ["a", "b"]
+    assert sorted(table.left_out) == ["FID", "__index_level_0__", "eid"]
+    found = [(s, v.tolist()) for _, s, v in table.rows()]
+    assert found == [("s1", [1, 3]), ("s2", [2, 4])]
 
 
 def test_the_line_is_named_in_every_share(tmp_path):

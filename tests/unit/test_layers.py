@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "bin" / "rvga"
-FOUNDATION = {"__init__", "errors", "packed", "parallel", "version"}
+FOUNDATION = {"__init__", "errors", "machine_code", "packed", "parallel", "version"}
 MATHEMATICS = {
     "bands",
     "calibration",

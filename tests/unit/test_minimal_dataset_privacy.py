@@ -6,8 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from rvga.coding import decode_z, encode_z
-from rvga.reconstruction import beta_from_z
+from rvga.dataset import MinimalDataset
 from small_study import (
     MISSING,
     dosages_of,
@@ -91,115 +90,200 @@ def test_no_value_of_a_person_is_in_the_dataset(tmp_path, monkeypatch, coding):
     assert N not in sizes
 
 
-# What an attacker can do with the effects of rare variants.
+# What an attacker can do with a dataset that the stages wrote.
 
-PEOPLE, VOXELS, COMPONENTS = 2_000, 400, 60
+PEOPLE, VOXELS, COMPONENTS = 2_000, 200, 60
+EACH = 40
+# Images of different people are independent: their correlation has this standard deviation.
+CHANCE = COMPONENTS**-0.5
+FLOORS = (5, 20)
+
+
+def carried_by(people: np.ndarray, copies: float | np.ndarray = 1) -> np.ndarray:
+    """Return the genotypes of a variant that these people carry."""
+    genotypes = np.zeros(PEOPLE, dtype=np.float32)
+    genotypes[people] = copies
+    return genotypes
+
+
+def genotypes_by_kind() -> dict[str, np.ndarray]:
+    """Return genotypes (variants, people) by what an attacker would use them for."""
+    rng = np.random.default_rng(3)
+
+    def some(number):
+        return rng.choice(PEOPLE, number, replace=False)
+
+    kinds = {
+        f"{count} heterozygous": np.stack([carried_by(some(count)) for _ in range(EACH)])
+        for count in (1, 5, 20)
+    }
+    kinds["5 alleles, 1 homozygous"] = np.stack(
+        [carried_by(some(4), [2, 1, 1, 1]) for _ in range(EACH)]
+    )
+    kinds["20 alleles, 1 homozygous"] = np.stack(
+        [carried_by(some(19), [2] + [1] * 18) for _ in range(EACH)]
+    )
+    # As many alleles as the common ones, of which one person's is all that differs.
+    kinds["all but one heterozygous"] = np.stack([1 + carried_by(some(1)) for _ in range(EACH)])
+    kinds["one dosage among noise"] = np.stack(
+        [np.where(carried_by(some(1)) > 0, 1, 0.015) for _ in range(EACH)]
+    )
+    kinds["one dosage, others uncertain"] = np.stack(
+        [
+            np.maximum(carried_by(some(1)), rng.uniform(0, width, PEOPLE))
+            for width in np.linspace(0.02, 0.3, EACH)
+        ]
+    )
+    kinds["20 imputed carriers"] = np.stack(
+        [
+            np.maximum(carried_by(some(28), rng.uniform(0.5, 1, 28)), rng.uniform(0, 0.01, PEOPLE))
+            for _ in range(EACH)
+        ]
+    )
+    # One person's 20 variants of 20 carriers, person after person.
+    kinds["of one person"] = np.stack(
+        [
+            carried_by(np.append(rng.choice(np.delete(np.arange(PEOPLE), one), 19, False), one))
+            for one in range(25)
+            for _ in range(20)
+        ]
+    )
+    # Pairs of common variants that differ in one person, the first, second and so on.
+    common = rng.binomial(2, 0.3, (EACH, PEOPLE))
+    other = common.copy()
+    own = np.arange(EACH)
+    other[own, own] = np.where(common[own, own] == 2, 1, common[own, own] + 1)
+    kinds["common"], kinds["common but for one"] = common, other
+    return {name: values.astype(np.float32) for name, values in kinds.items()}
+
+
+class Released:
+    """A dataset, and what only the study knows: genotypes, and images after the covariates."""
+
+    def __init__(self, path, kinds, images):
+        self.images = images - images.mean(axis=1, keepdims=True)
+        self.images /= np.linalg.norm(self.images, axis=1, keepdims=True)
+        self.size = np.linalg.norm(images, axis=1)
+        with MinimalDataset.open(path) as dataset:
+            kept = (dataset.variants["base_pair_location"].to_numpy() - 1000) // 10
+            effect = dataset.voxel_statistics(0, dataset.m)["beta"]
+            a = dataset.components().a
+        places = np.repeat(np.arange(len(kinds)), [len(values) for values in kinds.values()])[kept]
+        self.genotypes, self.beta, self.a = {}, {}, {}
+        everything = np.concatenate(list(kinds.values()))
+        for place, name in enumerate(kinds):
+            here = places == place
+            self.genotypes[name] = everything[kept[here]]
+            self.beta[name], self.a[name] = effect[here], a[here]
+
+    def correlation(self, guess: np.ndarray) -> np.ndarray:
+        """Return the correlation of guessed images (k, N) with everybody's, (k, people)."""
+        guess = guess - guess.mean(axis=1, keepdims=True)
+        return guess / np.linalg.norm(guess, axis=1, keepdims=True) @ self.images.T
+
+    def attack(self, name: str) -> tuple[np.ndarray, ...]:
+        """Take every effect for the image of who weighs most in it.
+
+        Returns the correlation with that image, its expectation (the root of that person's share
+        of the variation), and everybody's correlations.
+        """
+        away = self.genotypes[name] - self.genotypes[name].mean(axis=1, keepdims=True)
+        person = np.abs(away).argmax(axis=1)
+        each = np.arange(len(away))
+        share = away[each, person] ** 2 / (away**2).sum(axis=1)
+        # Rare alleles add, so that the effect has the sign of the person's image.
+        sign = np.sign(away[each, person])[:, None]
+        everybody = self.correlation(sign * self.beta[name])
+        return everybody[each, person], np.sqrt(share), everybody
 
 
 @pytest.fixture(scope="module")
-def cohort():
-    """Return denoised images (n, N), their LDRs, bases, covariates; images share a pattern."""
-    rng = np.random.default_rng(11)
-    place = np.linspace(0, 1, VOXELS)
-    smooth = np.exp(-(((place[:, None] - place[None, :]) / 0.02) ** 2))
-    values, vectors = np.linalg.eigh(smooth)
-    bases = vectors[:, ::-1][:, :COMPONENTS]
-    deviation = np.sqrt(values[::-1][:COMPONENTS].clip(min=1e-9))
-    common = 5 * np.sin(9 * place) @ bases
-    ldrs = common + rng.normal(size=(PEOPLE, COMPONENTS)) * deviation
-    covariates = np.column_stack([np.ones(PEOPLE), rng.normal(size=(PEOPLE, 3))])
-    return ldrs, bases, covariates
+def released(tmp_path_factory):
+    """Return what is released with each floor."""
+    folder = tmp_path_factory.mktemp("released")
+    study = make_study(folder, PEOPLE, n_voxels=VOXELS, r=COMPONENTS)
+    kinds = genotypes_by_kind()
+    main = write_pgen(folder / "g", np.concatenate(list(kinds.values())), study.subjects)
+    Q = np.linalg.qr(study.covariates)[0]
+    images = (study.ldrs - Q @ (Q.T @ study.ldrs)) @ study.B.astype(float).T
+    out = {}
+    for floor in FLOORS:
+        options = ("--minor-allele-count", str(floor))
+        out[floor] = Released(
+            run_dataset(folder / str(floor), study, [main], *options), kinds, images
+        )
+    return out
 
 
-def effects(cohort, carriers: list[np.ndarray]) -> np.ndarray:
-    """Return what a dataset tells of beta at every voxel, (variants, N), after int16 coding.
-
-    By least squares, which tests of the exactness hold the stages to.
-    """
-    ldrs, bases, covariates = cohort
-    Q = np.linalg.qr(covariates)[0]
-    residual = ldrs - Q @ (Q.T @ ldrs)
-    genotypes = np.zeros((len(carriers), PEOPLE))
-    for row, people in enumerate(carriers):
-        genotypes[row, people] = 1
-    g = genotypes - genotypes @ Q @ Q.T
-    a = (g * g).sum(axis=1)
-    beta = g @ residual / a[:, None]
-    A = residual.T @ residual
-    nu = PEOPLE - Q.shape[1] - 1
-    z = beta / np.sqrt((np.diag(A) - a[:, None] * beta**2) / (nu * a[:, None]))
-    decoded = decode_z(*encode_z(z))
-    return beta_from_z(decoded, a.astype("f4").astype(float), np.diag(A), nu) @ bases.T
+@pytest.mark.parametrize("floor", FLOORS)
+def test_variants_of_one_person_are_not_released(released, floor):
+    left = {name: len(values) for name, values in released[floor].beta.items()}
+    for name in ("1 heterozygous", "all but one heterozygous", "one dosage among noise"):
+        assert left[name] == 0, name
+    assert left["5 alleles, 1 homozygous"] == 0
+    assert left["5 heterozygous"] == (EACH if floor == 5 else 0)
+    for name in ("20 heterozygous", "20 alleles, 1 homozygous", "common", "common but for one"):
+        assert left[name] == EACH, name
+    assert left["20 imputed carriers"] >= EACH // 2
+    assert 0 < left["one dosage, others uncertain"] < EACH
 
 
-def correlation(guess: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return the correlation of a guessed image with each image (k, N)."""
-    guess = guess - guess.mean()
-    images = images - images.mean(axis=1, keepdims=True)
-    return images @ guess / np.linalg.norm(images, axis=1) / np.linalg.norm(guess)
+RARE = (
+    (5, "5 heterozygous"),
+    (20, "20 heterozygous"),
+    (20, "20 alleles, 1 homozygous"),
+    (20, "20 imputed carriers"),
+    (20, "one dosage, others uncertain"),
+)
 
 
-def attack(cohort, count: int, variants: int = 40, seed: int = 3):
-    """Rebuild images from single variants of ``count`` carriers.
-
-    Returns the correlations with the carriers' images and with as many others', where the
-    attacker knows the mean of everybody's images (it is no secret) and takes it out.
-    """
-    ldrs, bases, _ = cohort
-    rng = np.random.default_rng(seed)
-    carriers = [rng.choice(PEOPLE, count, replace=False) for _ in range(variants)]
-    images = (ldrs - ldrs.mean(axis=0)) @ bases.T
-    own, others = [], []
-    for people, guess in zip(carriers, effects(cohort, carriers), strict=True):
-        all_of_them = correlation(guess, images)
-        own.append(all_of_them[people])
-        strangers = np.setdiff1d(np.arange(PEOPLE), people)
-        others.append(all_of_them[rng.choice(strangers, count, replace=False)])
-    return np.concatenate(own), np.concatenate(others)
-
-
-def test_one_carrier_gives_his_image_away(cohort):
-    own, others = attack(cohort, 1)
-    print(f"1 carrier: mean {own.mean():.3f}, least {own.min():.3f}, others {others.max():.3f}")
-    # This is why there is a floor: if it failed, the attack below would prove nothing.
-    assert own.min() > 0.99
-    assert np.abs(others).max() < 0.8
-
-
-@pytest.mark.parametrize("count", [5, 20])
-def test_at_the_floor_a_carriers_image_is_lost_among_the_others(cohort, count):
-    own, others = attack(cohort, count)
+@pytest.mark.parametrize(("floor", "name"), RARE)
+def test_a_carriers_image_is_mixed_with_those_of_others(released, floor, name):
+    own, expected, everybody = released[floor].attack(name)
     print(
-        f"{count} carriers: mean {own.mean():.3f}, largest {own.max():.3f}; others: mean "
-        f"{others.mean():.3f}, largest {np.abs(others).max():.3f}; 1/sqrt {count**-0.5:.3f}"
+        f"{name}: {len(own)} variants, mean {own.mean():.2f}, expected {expected.mean():.2f}, "
+        f"largest {own.max():.2f}, closest of all people {everybody.max(axis=1).mean():.2f}"
     )
-    # The mean of k independent images has correlation 1 / sqrt(k) with each of them.
-    assert own.mean() == pytest.approx(count**-0.5, abs=0.05)
-    spread = others.std()
-    assert own.max() < count**-0.5 + 5 * spread
-    if count == 20:
-        # The best guess of all 800 is below what some stranger's image gives by chance + 0.2.
-        assert own.max() < np.abs(others).max() + 0.2
-        assert own.mean() < 2 * spread
+    assert expected.max() <= np.sqrt(0.2) + 1e-6
+    # No more than what the weights of the mean of independent images let expect.
+    excess = own - expected
+    standard_error = CHANCE / np.sqrt(len(own))
+    assert abs(excess.mean()) <= 4 * standard_error
+    # And no single one beyond chance, at 4 standard deviations of it.
+    assert excess.max() <= 4 * CHANCE
 
 
-def test_many_rare_variants_of_one_person_add_up_as_said(cohort):
+def test_adding_up_the_variants_of_one_person_works_as_said(released):
     """A person who carries t variants that are otherwise carried by different people.
 
     Adding up their effects leaves t parts of the person against sqrt(t (k - 1)) of others.
     """
-    ldrs, bases, _ = cohort
-    rng = np.random.default_rng(5)
-    images = (ldrs - ldrs.mean(axis=0)) @ bases.T
-    found = {}
+    data = released[20]
+    effect = data.beta["of one person"].reshape(25, 20, VOXELS)
     for t in (1, 5, 20):
-        guesses = []
-        for person in range(25):
-            others = np.delete(np.arange(PEOPLE), person)
-            carriers = [np.append(rng.choice(others, 19, replace=False), person) for _ in range(t)]
-            guess = effects(cohort, carriers).sum(axis=0)
-            guesses.append(correlation(guess, images[[person]])[0])
-        found[t] = float(np.mean(guesses))
-        expected = np.sqrt(t / (t + 19))
-        assert found[t] == pytest.approx(expected, abs=0.08), t
-    print({t: round(value, 3) for t, value in found.items()})
+        own = data.correlation(effect[:, :t].sum(axis=1))[np.arange(25), np.arange(25)]
+        print(f"{t} variants of 20 carriers: {own.mean():.2f}")
+        assert own.mean() == pytest.approx(np.sqrt(t / (t + 19)), abs=4 * CHANCE / 5)
+
+
+def test_difference_of_two_variants_works_as_said(released):
+    """Two variants that differ in one person give that person's image, however common they are.
+
+    a beta is g'PY, so a2 beta2 - a1 beta1 is the residual image times the difference. No floor
+    hinders it: this is what the page says of privacy.
+    """
+    data = released[20]
+    first, second = "common", "common but for one"
+    difference = (
+        data.a[second][:, None] * data.beta[second] - data.a[first][:, None] * data.beta[first]
+    )
+    each = np.arange(EACH)
+    step = (data.genotypes[second] - data.genotypes[first])[each, each]
+    everybody = data.correlation(difference * step[:, None])
+    own = everybody[each, each]
+    print(f"difference: least {own.min():.7f}, mean {own.mean():.7f}")
+    assert own.min() > 0.999
+    np.testing.assert_array_equal(everybody.argmax(axis=1), each)
+    # The size too, not only the shape.
+    size = np.linalg.norm(difference, axis=1)
+    np.testing.assert_allclose(size, data.size[:EACH], rtol=0.02)

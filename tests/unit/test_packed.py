@@ -44,6 +44,22 @@ def test_sums_over_people(raw, part):
     np.testing.assert_array_equal(found.squares, np.nansum(g * g, axis=1))
 
 
+def test_sums_are_exact_for_any_codes_and_many_people():
+    n = 140_003
+    codes = np.zeros((4, packed.width(n)), dtype=np.uint16)
+    codes[0, :n] = np.random.default_rng(1).integers(0, 1 << 16, n)
+    codes[1, :n] = 2 * packed.DOSAGE_ONE
+    codes[2, :n] = packed.MISSING_DOSAGE - 1
+    codes[3, :n] = packed.MISSING_DOSAGE
+    found = packed.counts(packed.Packed(n, codes))
+    known = codes[:, :n] != packed.MISSING_DOSAGE
+    values = np.where(known, codes[:, :n], 0).astype(np.int64)
+    np.testing.assert_array_equal(found.called, known.sum(axis=1))
+    np.testing.assert_array_equal(found.total * packed.DOSAGE_ONE, values.sum(axis=1))
+    squares = found.squares * packed.DOSAGE_ONE**2
+    np.testing.assert_array_equal(squares, (values * values).sum(axis=1))
+
+
 def test_calls_are_counted(raw):
     people = np.arange(N) % 3 == 1
     g = plain(raw)[:, people]
@@ -76,6 +92,19 @@ def test_single_copies_are_cleared_and_counted(raw):
     np.testing.assert_array_equal([block.dosage(row) for row in range(M)], expected)
     np.testing.assert_array_equal(number, single.sum(axis=1))
     assert number.sum() > 0
+
+
+def test_range_of_the_called(raw):
+    raw = raw.copy()
+    for row, (least, largest) in enumerate([(0, 1), (1, 2), (0, 2), (1, 1), (2, 2)]):
+        called = raw[row] >= 0
+        raw[row, called] = np.clip(raw[row, called], least, largest)
+    rows = np.array([4, 0, 2, 1, 3])
+    got = packed.dosage_range(packed.pack(raw), rows)
+    g = plain(raw)[rows]
+    expected = np.column_stack([np.nanmin(g, axis=1), np.nanmax(g, axis=1)])
+    np.testing.assert_array_equal(got, expected)
+    assert len(np.unique(expected, axis=0)) == 5
 
 
 def test_tile_is_centred_with_missing_at_zero(raw):

@@ -13,6 +13,7 @@ import pytest
 from rvga import pgen
 from rvga.errors import InputError
 from rvga.genotypes import open_genotypes
+from rvga.packed import MISSING_DOSAGE
 from rvga.pgen import PackedReader, record_index
 from small_study import (
     dosages_of,
@@ -120,6 +121,30 @@ def test_every_form_of_record_is_met(tmp_path):
     sparse[1::2] = dosages_of(calls, seed=2)[1::2]
     main = write_pgen(tmp_path / "d", sparse.astype(np.float32), subject_names(500))
     assert set(record_index(main, 500, 0, 64).kinds & 0x60) >= {0x20, 0x60}
+
+
+@pytest.mark.parametrize("n", [97, 300])
+def test_dosages_of_everyone_without_a_list(tmp_path, n):
+    m = 8
+    dosages = dosages_of(calls_of_every_form(m, n, seed=1), seed=3)
+    dosages = np.where(dosages < 0, dosages, np.clip(dosages, 1 / 16384, 2 - 1 / 16384))
+    main = write_pgen(tmp_path / "g", dosages.astype(np.float32), subject_names(n))
+    everyone = np.arange(n)
+    expected = read_both(main, everyone, 0, m)[1][:, :n]
+    # The same as records of the form that gives a dosage, or none, to each person in turn.
+    records = []
+    for row in expected:
+        missing = np.repeat(row == MISSING_DOSAGE, 2)
+        bits = np.packbits(missing, bitorder="little").tobytes()
+        records.append(bits + row.astype("<u2").tobytes())
+    head = b"l\x1b\x10" + m.to_bytes(4, "little") + n.to_bytes(4, "little") + b"\x05"
+    places = (12 + 8 + m + 2 * m).to_bytes(8, "little")
+    lengths = b"".join(len(record).to_bytes(2, "little") for record in records)
+    main.write_bytes(head + places + b"\x40" * m + lengths + b"".join(records))
+    for rows in (everyone, everyone[::3]):
+        ours, theirs = read_both(main, rows, 0, m)
+        np.testing.assert_array_equal(ours[:, : len(rows)], expected[:, rows])
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.skipif(shutil.which("plink2") is None, reason="plink2 is not on PATH")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import threadpoolctl
 from scipy.stats import chi2
 
 from rvga import projection
@@ -13,7 +14,45 @@ from rvga.errors import InputError
 def test_projection_is_a_product():
     rng = np.random.default_rng(0)
     X, B = rng.normal(size=(5, 30)).astype("f4"), rng.normal(size=(30, 3))
-    np.testing.assert_allclose(projection.project(X, B), X.astype(float) @ B)
+    found = projection.Projection(B, np.ones(30, dtype=bool), np.zeros(0)).scores(X)
+    X = X.astype(float)
+    np.testing.assert_allclose(found.ldrs, X @ B)
+    np.testing.assert_allclose(found.image_sum, X.sum(axis=1))
+    np.testing.assert_allclose(found.image_sum_of_squares, (X**2).sum(axis=1))
+
+
+def test_a_voxel_that_the_images_lack_is_constant():
+    rng = np.random.default_rng(0)
+    X, B = rng.normal(size=(5, 30)), rng.normal(size=(30, 3))
+    present = rng.random(30) < 0.8
+    X[:, ~present] = X[0, ~present]
+    found = projection.Projection(B, present, X[0, ~present]).scores(X[:, present])
+    assert 0 < present.sum() < 30
+    np.testing.assert_allclose(found.ldrs, X @ B)
+    np.testing.assert_allclose(found.image_sum, X.sum(axis=1))
+    np.testing.assert_allclose(found.image_sum_of_squares, (X**2).sum(axis=1))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("N", "r"), [(40, 1), (500, 33), (1001, 100), (3001, 257)])
+def test_an_image_has_the_same_scores_whatever_comes_with_it(N, r, order):
+    rng = np.random.default_rng(N + r)
+    X = np.asarray(rng.normal(size=(128, N)).astype("f4"), order=order)
+    onto = projection.Projection(
+        rng.normal(size=(N, r)).astype("f4"), np.ones(N, dtype=bool), np.zeros(0)
+    )
+    with threadpoolctl.threadpool_limits(1):
+        whole = onto.scores(X)
+        for n in (1, 2, 7, 23, 64, 127):
+            rows = rng.permutation(128)[:n]
+            found = onto.scores(X[rows])
+            for name in ("ldrs", "image_sum", "image_sum_of_squares"):
+                assert np.array_equal(getattr(found, name), getattr(whole, name)[rows]), name
+
+
+@pytest.mark.parametrize(("N", "rows"), [(10, 128), (131072, 128), (200_000, 80), (10**7, 16)])
+def test_images_a_tile(N, rows):
+    assert projection.tile_rows(N) == rows
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,28 @@ def example():
     return component_statistics(g, covariates, S), (left**2).sum(axis=1), diagonal
 
 
+def test_a_turned_component_shows_in_its_correlations():
+    rng = np.random.default_rng(5)
+    loading = np.array([1.0, 1.0, -1.0, 0.0, 1.0])
+    A = (
+        400.0
+        * (np.eye(5) + np.outer(loading, loading))
+        * np.outer([1, 2, 3, 4, 5], [1, 2, 3, 4, 5])
+    )
+    scale = np.sqrt(np.diag(A))
+    z = rng.multivariate_normal(np.zeros(5), A / np.outer(scale, scale), size=3000)
+    z[::100, 0] = np.nan
+    z[7] = 40.0
+    found = recovery.sign_agreement(z, A)
+    np.testing.assert_allclose(found[[0, 1, 2, 4]], 1.0, atol=0.1)
+    assert np.isnan(found[3])
+    z[:, 2] *= -1
+    found = recovery.sign_agreement(z, A)
+    np.testing.assert_allclose(found[[0, 1, 2, 4]], [1 / 3, 1 / 3, -1, 1 / 3], atol=0.1)
+    assert np.isnan(recovery.sign_agreement(z[:900], A)).all()
+    assert np.isnan(recovery.sign_agreement(z, np.diag(np.diag(A)))).all()
+
+
 @pytest.mark.parametrize("score", [False, True])
 def test_a_and_t_are_those_of_least_squares(example, score):
     s, a, diagonal = example

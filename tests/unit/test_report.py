@@ -171,7 +171,12 @@ def test_notes_on_the_model_and_its_data():
                 stage(
                     "fit_null",
                     covariates_redundant=["age2"],
-                    kinship={"n_people": 34, "n_pairs": 17},
+                    kinship={
+                        "n_people": 34,
+                        "n_pairs": 17,
+                        "n_pairs_listed": 900,
+                        "threshold": 0.0442,
+                    },
                     n_chromosomes_with_offsets=22,
                     variance_left_by_offsets=[0.9, 0.75, None],
                 ),
@@ -179,14 +184,28 @@ def test_notes_on_the_model_and_its_data():
                 stage("component_gwas", haploid_heterozygotes={"X": 4, "Y": 1}),
                 stage("convert_genotypes", n_multiallelic_split=12, n_multiallelic_dropped=0),
                 stage("minimal_dataset", n_repeated=2),
-                stage("import_sumstats", n_files=40, format="regenie", significant_digits=6),
+                stage(
+                    "import_sumstats",
+                    n_files=40,
+                    format="regenie",
+                    significant_digits=6,
+                    agreement={
+                        "n_variants": 8000,
+                        "least_component_ratio": 0.99871,
+                        "largest_component_ratio": 1.00213,
+                        "information_share": 0.98765,
+                    },
+                ),
             ]
         )
     )
     text = "\n".join(notes)
     for part in (
         "say the same: age2.",
-        "34 people of the sample have one of the third degree or nearer in it (17 pairs)",
+        "34 people of the sample have one of the third degree or nearer in it: 17 of the 900 pairs",
+        "Over 8,000 variants",
+        "are 0.9987 (lowest component) to 1.0021 (highest) times",
+        "A variant carries 0.988 times the information",
         "22 chromosomes are offsets of the components; they leave 0.75 to 0.9 of the variance",
         "taken as missing: 7 on X, 1 on Y.",
         "12 variants with several alleles were split.",

@@ -111,8 +111,28 @@ def test_reasons(filters, changes, status):
     assert screened(filters, **changes) == status
 
 
+@pytest.mark.parametrize("count", [5, 20, 21, 50, 400])
+def test_rare_calls_of_the_least_count_keep_the_share(count):
+    """Whatever the homozygous among them, from 20 alleles on; heterozygous ones from 5 on."""
+    n = 20_000
+    for homozygous in range(count // 2 + 1 if count >= 20 else 1):
+        g = np.repeat([2.0, 1, 0], [homozygous, count - 2 * homozygous, n - count + homozygous])
+        away = np.square(g - g.mean())
+        share = away.max() / away.sum()
+        assert share <= Filters(minor_allele_count=count).largest_share
+    # One person's dosage among noise does not, and is looked at.
+    away = np.square(np.where(np.arange(n) == 0, 1, 0.5 * count / n) - 0.5 * count / n)
+    filters = Filters(minor_allele_count=count)
+    assert away.max() / away.sum() > filters.largest_share
+    assert filters.may_have_few_carriers(away.sum())
+
+
+def test_without_a_count_nobody_has_too_large_a_share():
+    assert Filters().largest_share == 1
+
+
 def test_every_reason_has_a_name():
-    assert sorted([ESTIMATED, *DROPPED, *MISSING_ROWS]) == list(range(11))
+    assert sorted([ESTIMATED, *DROPPED, *MISSING_ROWS]) == list(range(12))
 
 
 @pytest.mark.skipif(shutil.which("plink2") is None, reason="plink2 is not on PATH")

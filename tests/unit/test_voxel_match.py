@@ -52,6 +52,10 @@ def test_vertices_of_a_surface():
     assert found.tolist() == [3, 0, 2]
     with pytest.raises(InputError, match="surfaces of 9 and 10 vertices"):
         columns_of(described(surface, [1]), described(replace(surface, n_vertices=10), [1]), "b")
+    left, right = (replace(surface, structure=f"Cortex{side}") for side in ("Left", "Right"))
+    assert columns_of(described(left, [1]), described(surface, [1]), "b").tolist() == [0]
+    with pytest.raises(InputError, match="surfaces of CortexLeft and CortexRight"):
+        columns_of(described(left, [1]), described(right, [1]), "b")
     with pytest.raises(InputError, match="one is of type nifti, the other of type surface"):
         columns_of(grid([(0, 0, 0)]), described(surface, [1]), "b")
 
@@ -68,6 +72,15 @@ def test_parts_are_told_apart():
     one, two = described(surface, [1, 2]), described(replace(surface, name="b"), [2, 3])
     both = join([one, two])
     assert columns_of(both, both, "b").tolist() == [0, 1, 2, 3]
+    # The order in which parts are given does not matter, their names do.
+    assert columns_of(both, join([two, one]), "b").tolist() == [2, 3, 0, 1]
+    renamed = described(replace(surface, name="c"), [2, 3])
+    with pytest.raises(InputError, match=r"b: was made from the parts a, b, but .* have a, c;"):
+        columns_of(both, join([one, renamed]), "b")
+    with pytest.raises(InputError, match=r"from the parts a, but .* have b;"):
+        columns_of(one, two, "b")
+    unnamed = described(replace(surface, name=""), [2, 1])
+    assert columns_of(one, unnamed, "b").tolist() == [1, 0]
     with pytest.raises(InputError, match="images of 2 parts, but these have 1"):
         columns_of(both, one, "b")
 
@@ -75,11 +88,34 @@ def test_parts_are_told_apart():
 def test_brain_models_of_cifti():
     models = [{"structure": "CORTEX_LEFT", "kind": "surface", "size": [9], "runs": [[0, 9]]}]
     layout = Layout(type="cifti", suffix=".dscalar.nii", maps=["thickness"], models=models)
-    renamed = replace(layout, maps=["Thickness of s2"])
-    found = columns_of(described(layout, [1, 8]), described(renamed, [8, 1]), "b")
-    assert found.tolist() == [1, 0]
+    for name in ("thickness", "map", "map3"):
+        same = replace(layout, maps=[name])
+        found = columns_of(described(layout, [1, 8]), described(same, [8, 1]), "b")
+        assert found.tolist() == [1, 0]
+    for ours, theirs in (
+        (["thickness"], ["area"]),
+        (["thickness", "area"], ["area", "thickness"]),
+        (["map1", "map2"], ["thickness", "area"]),
+    ):
+        one, other = (replace(layout, maps=maps) for maps in (ours, theirs))
+        with pytest.raises(InputError, match=f"the maps {', '.join(ours)} and {', '.join(theirs)}"):
+            columns_of(described(one, [1]), described(other, [1]), "b")
     fewer = replace(layout, models=[{**models[0], "runs": [[0, 8]]}])
     with pytest.raises(InputError, match="their brain models differ"):
         columns_of(described(layout, [1]), described(fewer, [1]), "b")
     with pytest.raises(InputError, match="1 and 2 maps"):
         columns_of(described(layout, [1]), described(replace(layout, maps=["a", "b"]), [1]), "b")
+
+
+def test_grids_of_cifti_are_one_within_a_thousandth_of_a_millimetre():
+    def voxels(shift):
+        affine = np.diag([2.0, 2, 2, 1])
+        affine[1, 3] = shift
+        model = {"structure": "THALAMUS_LEFT", "kind": "voxels", "size": [5, 4, 3]}
+        model |= {"affine": affine.tolist(), "runs": [[0, 9]]}
+        return Layout(type="cifti", suffix=".dscalar.nii", maps=["map"], models=[model])
+
+    ours = described(voxels(0.0), [1, 8])
+    assert columns_of(ours, described(voxels(9e-4), [8, 1]), "b").tolist() == [1, 0]
+    with pytest.raises(InputError, match=r"grid of THALAMUS_LEFT are up to 0\.002 mm apart"):
+        columns_of(ours, described(voxels(2e-3), [8, 1]), "b")
