@@ -158,6 +158,29 @@ class Sample:
         return filled(block, self._columns, self._voxel_mean)
 
 
+def require_window(bandwidth: float, space: smoothing.Space) -> float:
+    """Return the mean number of voxels in the window of a bandwidth that is given.
+
+    Raises
+    ------
+    InputError
+        They are more than memory can hold weights for.
+    """
+    most = smoothing.most_in_window(space.N)
+    window = smoothing.sampled_window(space, bandwidth)
+    if window <= most:
+        return window
+    largest = smoothing.largest_bandwidth(space, bandwidth, most)
+    remedy = (
+        f"give at most {largest:.3g}, or auto" if largest > 0.0 else
+        "correct the coordinates, which many voxels share, or give bandwidth none"
+    )  # fmt: skip
+    raise InputError(
+        f"bandwidth: {bandwidth:g} was given, but {window:.0f} voxels on average are within 4 "
+        f"bandwidths of a voxel, and memory allows for {most:.0f}; {remedy}"
+    )
+
+
 def choose(args, sample: Sample, drawn: list[str], geometry: Geometry) -> smoothing.Choice:
     """Return the choice of a bandwidth as the options say."""
     if args.bandwidth == "none":
@@ -227,27 +250,41 @@ def by_correlation(
     while True:
         found = explore(number)
         column_sum = found.bases.sum(axis=0)
-        total, n_drawn = np.zeros(number), 0
+        total, defined, n_drawn = np.zeros(number), np.zeros(number, dtype=np.int64), 0
         for block in sample.blocks(drawn):
             raw = block.astype(np.float64)
-            means = projection.correlation_by_number(
+            block_total, block_defined = projection.correlation_by_number(
                 raw @ found.bases,
                 column_sum,
                 raw.sum(axis=1),
                 np.einsum("nv,nv->n", raw, raw),
                 sample.N,
             )
-            total += len(block) * means
+            total += block_total
+            defined += block_defined
             n_drawn += len(block)
-        reached = np.flatnonzero(total / n_drawn >= target)
+        if defined[-1] == 0:
+            raise InputError(
+                f"components_correlation: none of the {n_drawn} images that it is judged by has a "
+                "correlation with its reconstruction, because one of the two is constant over "
+                "voxels; check the images, or use components or components_variance instead"
+            )
+        mean = total / np.maximum(defined, 1)
+        reached = np.flatnonzero((defined > 0) & (mean >= target))
+        if defined[-1] < n_drawn and (len(reached) or number == most):
+            cli.report(
+                f"{n_drawn - defined[-1]} of {n_drawn} images do not count: they or their "
+                "reconstructions are constant over voxels"
+            )
         if len(reached):
             return int(reached[0]) + 1
         if number == most:
             raise InputError(
-                f"components_correlation: {target:g} asked for, but {most} components reach "
-                f"{total[-1] / n_drawn:.3f}; ask for less, or smooth less (bandwidth)"
+                f"components_correlation: {target:g} asked for, but all {most} components that "
+                f"can be found reach {mean[-1]:.3f} (the part of the mean image outside the bases "
+                "counts too); use components or components_variance instead"
             )
-        cli.report(f"{number} components reach a correlation of {total[-1] / n_drawn:.3f}")
+        cli.report(f"{number} components reach a correlation of {mean[-1]:.3f}")
         number = min(2 * number, most)
 
 
@@ -316,12 +353,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         held = 4 * n * N if exact and n <= N else 0
         on_disk = held > IN_MEMORY_BYTES
         search = args.bandwidth in ("auto", "published") and geometry.smoothable
+        window = None
+        if not isinstance(args.bandwidth, str) and geometry.smoothable:
+            space = space_of(geometry, args.surface_distance)
+            window = require_window(args.bandwidth, space)
         cli.state_memory(
             f"{n} images of {N} voxels" + (" (smoothed images on disk)" if on_disk else ""),
             (fpca.gram_bytes(n, N) if exact else fpca.krylov_bytes(args.components, N))
             + (0 if on_disk else held)
             + (12 + 4 * args.threads) * block_rows(images.n_voxels) * images.n_voxels
-            + smoothing.weight_bytes(N, args.threads),
+            + smoothing.weight_bytes(N, args.threads, window),
         )
         sample.read_mean(selected, args.threads)
         order = np.random.default_rng(args.seed).permutation(n)[: args.bandwidth_subjects]

@@ -344,8 +344,13 @@ def krylov_components(
     Raises
     ------
     InputError
-        More components than ``most`` are needed.
+        More components than ``most`` are asked for, which is said before any pass, or needed.
     """
+    if number > most:
+        raise InputError(
+            f"components: {number} asked for, but at most {most} can be found with this many "
+            "images and voxels; ask for fewer"
+        )
     while True:
         if spectrum.passes:
             values = spectrum.ritz()[0]

@@ -150,8 +150,10 @@ def reconstruction_correlation(
 
 def correlation_by_number(
     ldrs: np.ndarray, column_sum: np.ndarray, image_sum: np.ndarray, squares: np.ndarray, N: int
-) -> np.ndarray:
-    """Return the mean correlation of raw image and reconstruction for 1, 2, ..., r components.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums of the correlations of raw image and reconstruction for 1, 2, ..., r components.
+
+    Sums and numbers of several blocks of images add up to those of all.
 
     Parameters
     ----------
@@ -166,8 +168,10 @@ def correlation_by_number(
 
     Returns
     -------
-    (r,)
-        Means over the images where the correlation is defined; NaN where it is for none.
+    total : (r,)
+        Sums over the images where the correlation is defined.
+    defined : (r,) int
+        How many images these are: neither the image nor its reconstruction is constant.
     """
     energy = np.cumsum(ldrs**2, axis=1)
     fitted_sum = np.cumsum(ldrs * column_sum, axis=1)
@@ -176,9 +180,7 @@ def correlation_by_number(
     varies = (image_variance > 1e-12 * squares[:, None]) & (fitted_variance > 1e-12 * energy)
     cross = energy - image_sum[:, None] * fitted_sum / N
     scale = np.sqrt(np.where(varies, image_variance * fitted_variance, 1.0))
-    total = np.where(varies, cross / scale, 0.0).sum(axis=0)
-    defined = varies.sum(axis=0)
-    return np.where(defined > 0, total / np.maximum(defined, 1), np.nan)
+    return np.where(varies, cross / scale, 0.0).sum(axis=0), varies.sum(axis=0)
 
 
 @dataclass(frozen=True)

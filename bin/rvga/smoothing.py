@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from rvga.errors import InputError
 from rvga.surface import Surface
 
 REACH = 4.0
@@ -23,6 +24,11 @@ LEAST_FREEDOM = 0.05
 MOST_NEIGHBOURS = 500.0
 # Wider windows have far more than MOST_NEIGHBOURS weights, and take long to find that out.
 _LARGEST_WINDOW = 5 * MOST_NEIGHBOURS
+# A bandwidth that is given may have more voxels in its window, up to what memory can hold.
+MOST_IN_WINDOW = 5000.0
+MOST_BYTES = 8 << 30
+# Memory for each voxel in each window while the weights are put together.
+_BYTES_IN_WINDOW = 32
 # Voxels of a regular grid lie exactly on the border of the window when 4h is a multiple of the
 # spacing; this slack keeps rounding from deciding which of them count.
 _SLACK = 1.0 + 1e-9
@@ -30,7 +36,11 @@ _PINV_TOLERANCE = 1e-8
 _SAFE_RATIO = 1e-4
 _BATCH_ENTRIES = 1 << 18
 _SMALLEST_MULTIPLE = 0.1
-# Parts lie this many extents of the image apart.
+# Voxels whose windows stand for all where windows may be very wide.
+_SOURCES = 1000
+_HALVINGS = 60
+_BISECTIONS = 20
+# Parts lie this many times the largest reach apart.
 _APART = 1e6
 
 
@@ -75,24 +85,36 @@ class Cloud:
         self.d = self.coordinates.shape[1]
         self.N = len(self.coordinates)
         self.extent = float(np.ptp(self.coordinates, axis=0).max())
+        # All of a part is within this, and no other part is.
+        self._whole = 2.0 * max(self.extent, 1.0)
         points = self.coordinates
         if part is not None and len(np.unique(part)) > 1:
             # One more dimension, in which the parts are beyond every window.
-            points = np.column_stack([points, _APART * max(self.extent, 1.0) * part])
+            points = np.column_stack([points, _APART * self._whole * part])
         self._points = points
         self._tree = cKDTree(points)
 
     @property
     def nearest(self) -> np.ndarray:
-        """Distance of each voxel to the nearest other one."""
-        return self._tree.query(self._points, k=2)[0][:, 1]
+        """Distance of each voxel to the nearest other one of its part; infinite without any."""
+        return self._tree.query(self._points, k=2, distance_upper_bound=self._whole)[0][:, 1]
 
     def mean_window(self, reach: float) -> float:
         """Return the mean number of voxels within a reach per dimension, itself included."""
+        reach = min(reach, self._whole)
         return float(self._tree.count_neighbors(self._tree, reach, p=np.inf)) / self.N
+
+    def sampled_window(self, reach: float) -> float:
+        """Return the mean number of voxels within a reach, from evenly spaced ones."""
+        sources = np.unique(np.linspace(0, self.N - 1, min(self.N, _SOURCES)).astype(np.int64))
+        sizes = self._tree.query_ball_point(
+            self._points[sources], min(reach, self._whole), p=np.inf, return_length=True
+        )
+        return float(np.mean(sizes))
 
     def window_sizes(self, reach: float) -> np.ndarray:
         """Return the number of voxels (N,) within a reach per dimension, itself included."""
+        reach = min(reach, self._whole)
         return self._tree.query_ball_point(self._points, reach, p=np.inf, return_length=True)
 
     def neighbours(
@@ -104,7 +126,7 @@ class Cloud:
         less the voxel's (k, d).
         """
         near = cKDTree(self._points[first:stop]).sparse_distance_matrix(
-            self._tree, reach, p=np.inf, output_type="ndarray"
+            self._tree, min(reach, self._whole), p=np.inf, output_type="ndarray"
         )
         near = near[np.lexsort((near["j"], near["i"]))]
         row, column = near["i"], near["j"]
@@ -149,10 +171,27 @@ def as_space(voxels: np.ndarray | Space) -> Space:
 
 
 def median_nearest_distance(voxels: np.ndarray | Space) -> float:
-    """Return the median distance of each voxel to the nearest other one."""
+    """Return the median distance of each voxel to the nearest other one.
+
+    Voxels without any other within their part, and those at the place of another one, do not
+    count; NaN where no voxel of any part has another.
+
+    Raises
+    ------
+    InputError
+        Every voxel that has others in its part is at the place of one of them.
+    """
     nearest = as_space(voxels).nearest
-    # A voxel without any other within its part has no such distance.
-    return float(np.median(nearest[np.isfinite(nearest)]))
+    nearest = nearest[np.isfinite(nearest)]
+    if not len(nearest):
+        return float("nan")
+    apart = nearest[nearest > 0.0]
+    if not len(apart):
+        raise InputError(
+            "coordinates: every voxel has the same coordinates as another one, so that no "
+            "bandwidth can be found; correct the coordinates, or give bandwidth none"
+        )
+    return float(np.median(apart))
 
 
 def mean_window(voxels: np.ndarray | Space, bandwidth: float) -> float:
@@ -160,9 +199,74 @@ def mean_window(voxels: np.ndarray | Space, bandwidth: float) -> float:
     return as_space(voxels).mean_window(REACH * bandwidth * _SLACK)
 
 
-def weight_bytes(N: int, workers: int) -> int:
-    """Return the memory (bytes) that the search for weights takes at most, roughly."""
-    return int(16 * MOST_NEIGHBOURS * N) + 120 * _BATCH_ENTRIES * workers
+def sampled_window(voxels: np.ndarray | Space, bandwidth: float) -> float:
+    """Return what ``mean_window`` does, from some of the voxels: fast for every bandwidth."""
+    space = as_space(voxels)
+    reach = REACH * bandwidth * _SLACK
+    members = space.members if isinstance(space, Joined) else [(None, space)]
+    total = 0.0
+    for _, member in members:
+        sampled = member.sampled_window if isinstance(member, Cloud) else member.mean_window
+        total += member.N * sampled(reach)
+    return total / space.N
+
+
+def largest_bandwidth(voxels: np.ndarray | Space, bandwidth: float, most: float) -> float:
+    """Return the largest bandwidth, in three digits, with at most so many voxels in its window.
+
+    Parameters
+    ----------
+    voxels : (N, d) array, or space
+        Voxel coordinates; or a :class:`Cloud`, Surface or :class:`Joined`.
+    bandwidth : float
+        A bandwidth whose window has more.
+    most : float
+        Largest mean number of voxels within 4h per dimension, the voxel itself included.
+
+    Returns
+    -------
+    float
+        0 where even the narrowest windows have more, because voxels coincide.
+    """
+    space = as_space(voxels)
+    high = bandwidth
+    if space.extent < high and sampled_window(space, space.extent) > most:
+        high = space.extent
+    low = high
+    for _ in range(_HALVINGS):
+        low = 0.5 * low
+        if sampled_window(space, low) <= most:
+            break
+        high = low
+    else:
+        return 0.0
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        if sampled_window(space, middle) <= most:
+            low = middle
+        else:
+            high = middle
+    digit = 10.0 ** (np.floor(np.log10(low)) - 2.0)
+    return float(np.floor(low / digit) * digit)
+
+
+def most_in_window(N: int) -> float:
+    """Return the largest mean number of voxels in the window of a bandwidth that is given.
+
+    5000, or fewer where weights would take more than 8 GiB; but always what the search may
+    choose, of which about half the window has a weight.
+    """
+    return max(2.0 * MOST_NEIGHBOURS, min(MOST_IN_WINDOW, MOST_BYTES / (_BYTES_IN_WINDOW * N)))
+
+
+def weight_bytes(N: int, workers: int, window: float | None = None) -> int:
+    """Return the memory (bytes) that weights take at most, roughly.
+
+    ``window`` is the mean number of voxels in the window of a bandwidth that is given; without
+    it the bandwidth is searched for.
+    """
+    entry = 16 * MOST_NEIGHBOURS if window is None else _BYTES_IN_WINDOW * window
+    return int(entry * N) + 120 * _BATCH_ENTRIES * workers
 
 
 def smoothing_weights(
@@ -315,7 +419,8 @@ def choose_bandwidth(
     distance: first those up to 3, then further ones, up or down, while the winner is at an edge
     and within the extent of the image. One is skipped when ``1 - tr(W)/N < 0.05`` or when it has
     more than 500 neighbours (voxels with a non-zero weight) on average, or a window of more than
-    2500 voxels. If all are skipped there is no smoothing, with a warning.
+    2500 voxels. If all are skipped, or no voxel has another in its part, there is no smoothing,
+    with a warning.
 
     Parameters
     ----------
@@ -330,6 +435,11 @@ def choose_bandwidth(
         Threads; the result does not depend on it.
     progress : callable, optional
         Told of each candidate.
+
+    Raises
+    ------
+    InputError
+        No two neighbouring voxels have different coordinates.
     """
     space = as_space(voxels)
     looked_at: dict[float, Candidate] = {}
@@ -349,9 +459,11 @@ def choose_bandwidth(
         unit = median_nearest_distance(space)
         extent = space.extent
         multiples = list(MULTIPLES)
-        for multiple in multiples:
+        # Without neighbours there is no unit, and nothing to be smoothed.
+        possible = bool(np.isfinite(unit))
+        for multiple in multiples if possible else []:
             look(multiple * unit)
-        while True:
+        while possible:
             best = _best(looked_at.values())
             if best is None:
                 # Only a smaller window can help where all have too many neighbours.

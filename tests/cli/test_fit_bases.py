@@ -89,6 +89,27 @@ def test_a_bandwidth_that_is_given(study, tmp_path):
         np.testing.assert_allclose(found["bases"][...], bases, atol=2e-6)
 
 
+def test_a_given_bandwidth_with_too_many_weights_is_refused(study, tmp_path, monkeypatch):
+    _, images, subjects = study
+    words = ["--images", images, "--subjects", subjects, "--components", 4]
+    words = [*map(str, words), "--out", str(tmp_path / "b.h5"), "--bandwidth"]
+    monkeypatch.setattr(smoothing, "most_in_window", lambda N: 40.0)
+
+    def never(*_, **__):
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(smoothing, "smoothing_weights", never)
+        message = r"bandwidth: 1e\+06 was given, but 116 voxels .* give at most [0-9.]+, or auto"
+        with pytest.raises(InputError, match=message) as refused:
+            rvga_fit_bases.main([*words, "1e6"])
+    assert files_in(tmp_path) == set()
+    largest = str(refused.value).split("at most ")[1].split(",")[0]
+    rvga_fit_bases.main([*words, largest])
+    with pytest.raises(InputError, match="correct the coordinates, which many voxels share"):
+        rvga_fit_bases.require_window(2.0, smoothing.Cloud(np.zeros((50, 3))))
+
+
 def test_components_by_variance(study, tmp_path):
     done = fit(study, tmp_path / "b.h5", "--components-variance", "0.9", "--bandwidth", "none")
     assert done.returncode == 0, done.stderr
@@ -115,7 +136,47 @@ def test_components_by_reconstruction_correlation(study, tmp_path):
         assert found["bases"].shape[1] == expected
     done = fit(study, tmp_path / "b.h5", "--components-correlation", 0.99999)
     assert done.returncode == 2
-    assert "components_correlation: 0.99999 asked for, but 23 components reach" in done.stderr
+    assert "0.99999 asked for, but all 23 components that can be found reach 0." in done.stderr
+    assert "mean image outside the bases counts too); use components or comp" in done.stderr
+    assert "bandwidth)" not in done.stderr
+
+
+def by_correlation(target, X, bases, sizes):
+    """Return how many components images need that come in blocks of these sizes."""
+    stops = np.cumsum(sizes)
+    sample = SimpleNamespace(N=X.shape[1], blocks=lambda _: np.split(X, stops[:-1]))
+
+    def explore(number):
+        return SimpleNamespace(bases=bases[:, :number])
+
+    return rvga_fit_bases.by_correlation(target, explore, bases.shape[1], sample, [])
+
+
+def test_correlation_with_a_constant_image_alone_in_a_block(capsys):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(9, 60)) * 3 + 1
+    X[8] = 2.0
+    bases, _ = np.linalg.qr(rng.normal(size=(60, 40)))
+    rest = X[:8]
+    means = [
+        np.mean([np.corrcoef(x, bases[:, :q] @ (x @ bases[:, :q]))[0, 1] for x in rest])
+        for q in range(1, 41)
+    ]
+    for q in (3, 37):
+        target = means[q - 1] - 1e-9
+        expected = 1 + next(k for k, mean in enumerate(means) if mean >= target)
+        for sizes in ([9], [4, 4, 1], [1, 6, 2]):
+            assert by_correlation(target, X, bases, sizes) == expected
+    assert "1 of 9 images do not count" in capsys.readouterr().err
+    with pytest.raises(InputError, match=f"all 40 components .* reach {means[-1]:.3f} "):
+        by_correlation(0.999, X, bases, [4, 4, 1])
+
+
+def test_correlation_where_no_image_has_one():
+    X = np.outer(np.arange(1.0, 5), np.ones(60))
+    bases, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 4)))
+    with pytest.raises(InputError, match=r"none of the 4 images .* has a correlation"):
+        by_correlation(0.5, X, bases, [3, 1])
 
 
 def krylov(monkeypatch, study, out, *options, images=None):

@@ -17,12 +17,25 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     files, images, subjects = selected_study(folder)
     bases, ldrs = folder / "bases.h5", folder / "ldrs.h5"
-    common = ("--images", images, "--subjects", subjects)
-    for stage, options in (
-        ("fit_bases", ("--components", 4, "--out", bases)),
-        ("make_ldrs", ("--bases", bases, "--out", ldrs, "--table", folder / "ldrs.tsv")),
+    scores = folder / "scores.h5"
+    given = ("--subjects", subjects, "--bases", bases)
+    table = folder / "ldrs.tsv"
+    for stage, *options in (
+        (
+            "fit_bases",
+            "--images",
+            images,
+            "--subjects",
+            subjects,
+            "--components",
+            4,
+            "--out",
+            bases,
+        ),
+        ("project_images", "--images", images, *given, "--out", scores),
+        ("make_ldrs", "--scores", scores, *given, "--out", ldrs, "--table", table),
     ):
-        done = run_stage(stage, *common, *options)
+        done = run_stage(stage, *options)
         assert done.returncode == 0, done.stderr
     return files, subjects, ldrs
 

@@ -184,6 +184,13 @@ def test_more_components_than_are_looked_for():
         fpca.krylov_components(spectrum, share=0.9, most=10)
 
 
+def test_too_many_components_are_refused_before_any_pass():
+    spectrum = fpca.KrylovSpectrum(lambda V: V, 200, 200.0, block=16, seed=1)
+    with pytest.raises(InputError, match=r"components: 11 asked for, but at most 10 can be found"):
+        fpca.krylov_components(spectrum, number=11, most=10)
+    assert spectrum.passes == 0
+
+
 def test_images_without_variation():
     with pytest.raises(InputError, match="all images are equal"):
         fpca.KrylovSpectrum(lambda V: 0 * V, 50, 0.0, block=8, seed=1)

@@ -119,12 +119,31 @@ def test_correlation_by_number_equals_the_plain_one():
     X = rng.normal(size=(12, 50)) + 3.0
     X[3] = 2.0
     B, _ = np.linalg.qr(rng.normal(size=(50, 6)))
-    found = projection.correlation_by_number(
+    total, defined = projection.correlation_by_number(
         X @ B, B.sum(axis=0), X.sum(axis=1), (X**2).sum(axis=1), 50
     )
+    assert defined.tolist() == [11] * 6
     for q in range(1, 7):
         each = [np.corrcoef(x, B[:, :q] @ (x @ B[:, :q]))[0, 1] for x in np.delete(X, 3, axis=0)]
-        assert found[q - 1] == pytest.approx(np.mean(each), abs=1e-10)
+        assert total[q - 1] == pytest.approx(np.sum(each), abs=1e-10)
+
+
+def test_correlations_of_blocks_add_up_where_a_block_has_none():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(7, 50)) + 3.0
+    X[6] = 2.0
+    B, _ = np.linalg.qr(rng.normal(size=(50, 4)))
+
+    def of(rows):
+        Y = X[rows]
+        return projection.correlation_by_number(
+            Y @ B, B.sum(axis=0), Y.sum(axis=1), (Y**2).sum(axis=1), 50
+        )
+
+    whole, blocks = of(slice(0, 7)), [of(slice(0, 4)), of(slice(4, 6)), of(slice(6, 7))]
+    assert blocks[2][1].tolist() == [0] * 4
+    np.testing.assert_allclose(sum(total for total, _ in blocks), whole[0], rtol=1e-12)
+    assert sum(defined for _, defined in blocks).tolist() == whole[1].tolist() == [6] * 4
 
 
 def covariates(n: int = 80, q: int = 4) -> tuple[np.ndarray, list[str]]:

@@ -7,6 +7,7 @@ import pytest
 
 import oracles
 from rvga import smoothing
+from rvga.errors import InputError
 
 
 def points(d: int, seed: int = 0) -> np.ndarray:
@@ -179,3 +180,55 @@ def test_published_grid():
         assert bool(candidate.skipped) == (
             np.count_nonzero(W) / 100 > 10 or np.trace(W) / 100 > 1 - 1e-12
         )
+
+
+def test_lone_voxels_of_different_parts_are_not_neighbours():
+    two = smoothing.Cloud(np.array([[0.0, 0, 0], [3, 0, 0]]), np.array([0, 1]))
+    assert np.isinf(two.nearest).all()
+    choice = smoothing.choose_bandwidth(two, lambda: iter([np.eye(2)]))
+    assert (choice.bandwidth, choice.candidates) == (0.0, [])
+    assert "not smoothed" in choice.warnings[0]
+    # The lone voxel of a part does not count among those of another.
+    line = np.arange(5.0)[:, None] * 2.0
+    more = smoothing.Cloud(np.vstack([line, [[3.0]]]), np.array([0, 0, 0, 0, 0, 4]))
+    np.testing.assert_array_equal(more.nearest, [2, 2, 2, 2, 2, np.inf])
+    assert smoothing.median_nearest_distance(more) == 2.0
+
+
+@pytest.mark.parametrize("bandwidth", [1e7, 1e12])
+def test_no_bandwidth_is_wide_enough_to_join_parts(bandwidth):
+    cloud = smoothing.Cloud(np.array([[0.0], [1], [2], [0], [1]]), np.array([0, 0, 0, 1, 1]))
+    W = smoothing.smoothing_weights(cloud, bandwidth).toarray()
+    assert not W[:3, 3:].any()
+    assert not W[3:, :3].any()
+    assert cloud.mean_window(bandwidth) == (3 * 3 + 2 * 2) / 5
+
+
+def test_voxels_at_the_same_place_do_not_set_the_bandwidths_unit():
+    coordinates = np.vstack([np.arange(30.0)[:, None] * 2.0, np.zeros((50, 1))])
+    X = np.random.default_rng(0).normal(size=(4, len(coordinates)))
+    assert smoothing.median_nearest_distance(coordinates) == 2.0
+    choice = smoothing.choose_bandwidth(coordinates, lambda: iter([X]))
+    assert np.isfinite(choice.bandwidth)
+    assert all(candidate.bandwidth > 0 for candidate in choice.candidates)
+    with pytest.raises(InputError, match="coordinates: every voxel has the same coordinates as"):
+        smoothing.choose_bandwidth(np.ones((6, 3)), lambda: iter([X[:, :6]]))
+
+
+@pytest.mark.parametrize("bandwidth", [9.0, 1e9])
+def test_largest_bandwidth_is_the_last_whose_window_is_narrow_enough(bandwidth):
+    coordinates = points(3)
+    found = smoothing.largest_bandwidth(coordinates, bandwidth, 40.0)
+    assert smoothing.mean_window(coordinates, found) <= 40
+    assert smoothing.mean_window(coordinates, 1.01 * found) > 40
+    assert float(f"{found:.3g}") == pytest.approx(found, rel=1e-12)
+    assert smoothing.largest_bandwidth(np.zeros((50, 2)), 3.0, 40.0) == 0.0
+
+
+def test_most_voxels_in_a_window_follow_from_memory():
+    assert smoothing.most_in_window(100) == 5000
+    N = 100_000
+    most = smoothing.most_in_window(N)
+    assert 1000 < most < 5000
+    assert smoothing.weight_bytes(N, 0, most) == pytest.approx(8 * 2**30, rel=1e-6)
+    assert smoothing.most_in_window(10_000_000) == 1000

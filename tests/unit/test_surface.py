@@ -182,6 +182,17 @@ def test_parts_are_never_joined():
     )
 
 
+def test_a_surface_of_lone_vertices_is_not_smoothed():
+    vertices, _ = sphere(0)
+    lone = surface.Surface(vertices, np.empty((0, 3), dtype=int))
+    X = np.random.default_rng(0).normal(size=(4, len(vertices)))
+    for space in (lone, smoothing.Joined([(np.arange(len(vertices)), lone)])):
+        choice = smoothing.choose_bandwidth(space, lambda: iter([X]))
+        assert choice.bandwidth == 0.0
+        assert choice.candidates == []
+        assert "not smoothed" in choice.warnings[0]
+
+
 def test_weights_do_not_depend_on_workers(ball):
     _, one = ball
     found = [smoothing.smoothing_weights(one, 6.0, workers=workers) for workers in (1, 2)]
