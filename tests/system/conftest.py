@@ -166,16 +166,6 @@ class Cluster(NamedTuple):
         subprocess.run(["slurmd", "-f", self.environment["SLURM_CONF"]], check=True)
         self.wait_for(lambda: "idle" in self.call("sinfo", "--noheader", "--format=%t"))
 
-    def stop_node(self) -> None:
-        """Kill the node's daemon and every job on it, as a power cut does."""
-        pid = int((self.folder / "slurmd.pid").read_text())
-        steps = subprocess.run(["pgrep", "slurmstepd"], capture_output=True, text=True, check=False)
-        os.kill(pid, signal.SIGKILL)
-        for step in map(int, steps.stdout.split()):
-            for child in descendants(step):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
-
     def wait_for(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         """Wait until a condition holds."""
         end = time.monotonic() + seconds
@@ -183,15 +173,6 @@ class Cluster(NamedTuple):
             if time.monotonic() > end:
                 raise TimeoutError(f"the cluster did not answer; logs in {self.folder}")
             time.sleep(0.3)
-
-
-def descendants(pid: int) -> list[int]:
-    """Return a process and all that it started, the youngest first."""
-    found = subprocess.run(
-        ["pgrep", "--parent", str(pid)], capture_output=True, text=True, check=False
-    )
-    children = [int(child) for child in found.stdout.split()]
-    return [grand for child in children for grand in descendants(child)] + [pid]
 
 
 def free_port() -> int:

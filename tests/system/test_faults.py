@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -86,39 +85,6 @@ def test_a_task_out_of_memory_is_tried_again_with_more(
     assert run.returncode == 0, run.text
     assert any(status == "FAILED" for status, _, n in attempts(tmp_path) if n == 1)
     assert {row for row in attempts(tmp_path) if row[0] == "COMPLETED"} == {("COMPLETED", "0", 2)}
-    assert results(tmp_path) == undisturbed
-
-
-def test_a_lost_node_costs_its_task_only(tmp_path, nextflow, cluster, dataset, undisturbed):
-    # The first attempt waits to be lost.
-    fault = configured(tmp_path, "beforeScript = { task.attempt == 1 ? 'sleep 600' : '' }")
-    lost = threading.Event()
-
-    def lose() -> None:
-        cluster.wait_for(
-            lambda: (
-                "SCAN_VOXELS"
-                in cluster.call("squeue", "--noheader", "--states=R", "--format=%.200j")
-            ),
-            120,
-        )
-        cluster.stop_node()
-        cluster.wait_for(
-            lambda: "down" in cluster.call("sinfo", "--noheader", "--format=%t").lower(), 60
-        )
-        lost.set()
-        cluster.start_node()
-
-    thief = threading.Thread(target=lose)
-    thief.start()
-    run = nextflow(
-        tmp_path, "-profile", "slurm", "-c", cluster.site, "-c", fault, "--minimal", dataset,
-        *OPTIONS, environment=cluster.environment,
-    )  # fmt: skip
-    thief.join()
-    assert lost.is_set()
-    assert run.returncode == 0, run.text
-    assert any(status == "FAILED" for status, _, n in attempts(tmp_path) if n == 1)
     assert results(tmp_path) == undisturbed
 
 
