@@ -13,6 +13,7 @@ from rvga import cli, formats, samples
 from rvga.covariates import CovariateTable, read_covariates
 from rvga.errors import InputError
 from rvga.projection import factor_covariates
+from rvga.sample_selection import Lists, Source, select_sample
 
 
 def parser():
@@ -44,7 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.covariates, args.covariate_columns, args.categorical_columns, args.subject_id
         )
         cli.state_memory(f"{len(ldrs.subject)} x {r} LDRs", 60.0 * len(ldrs.subject) * r)
-        sample, matches = _select(args, ldrs, covariates)
+        sample, matches, unknown = select_sample(
+            ldrs.subject,
+            Source("ldrs", "LDRs'", "ldrs", "have LDRs"),
+            covariates,
+            Lists(args.samples, args.keep, args.remove, args.subject_id, step_by_file=True),
+            complete=(ldrs.complete, "complete LDRs", "have no missing LDR"),
+        )
+        warnings: list[str] = []
+        for message in unknown:
+            cli.warn(message, warnings)
         subjects = samples.sort_by_bytes(sample.subjects)
         # Covariates that cannot be used are found here, before the long stages.
         factor_covariates(*covariates.design(subjects), covariates.path.name)
@@ -83,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "n_voxels": N,
     }
     cli.report(f"{len(subjects)} subjects, {r} LDRs")
-    cli.write_summary(args.summary, "import_ldrs", numbers)
+    cli.write_summary(args.summary, "import_ldrs", numbers, warnings)
 
 
 def _read_ldrs(args: argparse.Namespace, names: list[str]) -> CovariateTable:
@@ -102,42 +112,6 @@ def _read_ldrs(args: argparse.Namespace, names: list[str]) -> CovariateTable:
             f"{len(names)}, and give covariates in their own table"
         )
     return table
-
-
-def _select(
-    args: argparse.Namespace, ldrs: CovariateTable, covariates: CovariateTable
-) -> tuple[samples.Sample, list[dict[str, object]]]:
-    """Return the sample and the match reports, or stop where too few ids match."""
-    matches: list[dict[str, object]] = []
-
-    def match(others: Sequence[str], name: str, what: str) -> None:
-        samples.require_overlap(ldrs.subject, others, "the LDRs' subjects", name)
-        found = samples.match_report(ldrs.subject, others, "ldrs", what)
-        # The same genotyped people usually come in one file a chromosome.
-        if found not in matches:
-            matches.append(found)
-
-    sample = samples.Sample.start(ldrs.subject, "ldrs", "have LDRs")
-    sample.keep(ldrs.complete, "complete LDRs", "have no missing LDR")
-    match(covariates.subject, f"the covariates {covariates.path.name}", "covariates")
-    sample.keep(covariates.subject, "covariates", "are in the table of covariates")
-    sample.keep(covariates.complete, "complete covariates", "have no missing covariate")
-    for path in args.samples:
-        ids = samples.read_samples(path, args.subject_id)
-        match(ids, f"the genotype samples {path.name}", "genotypes")
-        sample.keep(ids, f"genotypes {path.name}", "are in the genotype file")
-    if args.keep:
-        sample.keep(samples.read_id_list(args.keep, args.subject_id), "keep list", "are kept")
-    if args.remove:
-        listed = samples.read_id_list(args.remove, args.subject_id)
-        sample.remove(listed, "remove list", "are not on the list of those to remove")
-    if len(sample.subjects) < samples.LEAST_SUBJECTS:
-        steps = ", ".join(f"{step['step']} {step['n_out']}" for step in sample.flow)
-        raise InputError(
-            f"only {len(sample.subjects)} subjects remain ({steps}); at least "
-            f"{samples.LEAST_SUBJECTS} are needed: check the lists, the ids and missing covariates"
-        )
-    return sample, matches
 
 
 def _write_ldrs(

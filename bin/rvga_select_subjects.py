@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from rvga import cli, formats, samples
-from rvga.covariates import CovariateTable, read_covariates
+from rvga.covariates import read_covariates
 from rvga.errors import InputError
 from rvga.geometry import map_stem, write_map
 from rvga.images import ImageSet, block_rows
 from rvga.projection import factor_covariates
+from rvga.sample_selection import Lists, Source, select_sample
 
 MANY_DROPPED = 0.1
 
@@ -36,61 +37,6 @@ def parser():
     add("--out-coverage", type=Path,
         help="map of the share of subjects with a value, in the images' format")  # fmt: skip
     return result
-
-
-def select(args, image_subjects: list[str], table: CovariateTable, warnings: list[str]):
-    """Return the sample and the match reports, or stop where too few ids match."""
-    matches = []
-
-    def match(others: Sequence[str], name: str, what: str) -> None:
-        samples.require_overlap(image_subjects, others, "the images' subjects", name)
-        matches.append(samples.match_report(image_subjects, others, "images", what))
-
-    sample = samples.Sample.start(image_subjects, "images", "have an image")
-    match(table.subject, f"the covariates {table.path.name}", "covariates")
-    sample.keep(table.subject, "covariates", "are in the table of covariates")
-    sample.keep(table.complete, "complete covariates", "have no missing covariate")
-    genotyped = set(image_subjects)
-    for path in args.samples:
-        ids = samples.read_samples(path, args.subject_id)
-        match(ids, f"the genotype samples {path.name}", "genotypes")
-        genotyped &= set(ids)
-    if args.samples:
-        sample.keep(genotyped, "genotypes", "are in every genotype file")
-    if args.keep:
-        listed = samples.read_id_list(args.keep, args.subject_id)
-        warn_of_unknown(listed, image_subjects, f"the list {args.keep.name} (keep)", warnings)
-        sample.keep(listed, "keep list", "are kept")
-    if args.remove:
-        listed = samples.read_id_list(args.remove, args.subject_id)
-        warn_of_unknown(listed, image_subjects, f"the list {args.remove.name} (remove)", warnings)
-        sample.remove(listed, "remove list", "are not on the list of those to remove")
-    if len(sample.subjects) < samples.LEAST_SUBJECTS:
-        steps = ", ".join(f"{step['step']} {step['n_out']}" for step in sample.flow)
-        raise InputError(
-            f"only {len(sample.subjects)} subjects remain ({steps}); at least "
-            f"{samples.LEAST_SUBJECTS} are needed: check the lists, the ids and missing covariates"
-        )
-    # The same genotyped people usually come in one file a chromosome.
-    distinct = [match for i, match in enumerate(matches) if match not in matches[:i]]
-    return sample, distinct
-
-
-def warn_of_unknown(
-    listed: set[str], image_subjects: Sequence[str], name: str, warnings: list[str]
-) -> None:
-    """Warn of listed ids that no image has, by their number alone.
-
-    Who withdrew consent stays in the sample where the list writes ids in another way.
-    """
-    unknown = listed - set(image_subjects)
-    if unknown:
-        hint = samples.id_hint(image_subjects, unknown)
-        cli.warn(
-            f"{len(unknown)} of the {len(listed)} ids of {name} are not among the images' subjects"
-            f", so they have no effect; {hint or 'check that the ids are written as there'}",
-            warnings,
-        )
 
 
 class Voxels:
@@ -142,7 +88,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.covariates, args.covariate_columns, args.categorical_columns, args.subject_id
     )
     with cli.threads(1), ImageSet(args.images) as images:
-        sample, matches = select(args, images.subject, table, warnings)
+        sample, matches, unknown = select_sample(
+            images.subject,
+            Source("images", "images'", "images", "have an image"),
+            table,
+            Lists(args.samples, args.keep, args.remove, args.subject_id),
+        )
+        for message in unknown:
+            cli.warn(message, warnings)
         subjects = samples.sort_by_bytes(sample.subjects)
         n, N = len(subjects), images.n_voxels
         # Covariates that cannot be used are found here, before the long stages.

@@ -77,6 +77,14 @@ def test_sample_is_who_is_in_every_table(study, tmp_path):
     assert steps == [(40, 40), (40, 40), (40, 40), (40, 40), (40, 35), (35, 32), (32, 31)]
 
 
+def test_listed_ids_that_no_ldr_has_are_warned_of(study, tmp_path):
+    (tmp_path / "gone.txt").write_text("nobody\n")
+    done = run_here(import_ldrs, *words(study, tmp_path), "--remove", tmp_path / "gone.txt")
+    assert done.returncode == 0, done.stderr
+    assert "1 of the 1 ids of the list gone.txt (remove) are not among the LDRs'" in done.stderr
+    assert "nobody" not in done.stderr
+
+
 def test_missing_ldrs_leave_the_sample(study, tmp_path):
     folder, s = study
     lines = (folder / "ldrs.tsv").read_text().splitlines()

@@ -58,6 +58,7 @@ FILES = {
     "minimal",
     "null",
     "pgen",
+    "sample_selection",
     "samples",
     "sink",
     "sumstats",
