@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measure the component GWAS against matrix multiplication of the same shapes, and PLINK 2.
 
-Prints one line of JSON a case: hard calls, hard calls with missing ones, dosages with missing ones.
+Prints one line of JSON a case: hard calls; hard calls with missing ones; dosages with missing ones;
+hard calls with missing ones of 90 % of the people in the file, in another order.
 
 - ``engine_over_sgemm``: variants a second from the file to coded z, over those of one
   single-precision product of the same shapes in the same process with the same threads (the best
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,24 +36,35 @@ import pgenlib
 import threadpoolctl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bin"))
+from support import names, peak_memory
+
 from rvga import formats
 from rvga.coding import encode_z
-from rvga.component_gwas import BLOCK_VARIANTS, NullModel, Workspace, associate_block, null_model
+from rvga.component_gwas import BLOCK_VARIANTS, Workspace, associate_block, null_model
 from rvga.genotypes import open_genotypes
 from rvga.parallel import ordered_map
 from rvga.pgen import PackedReader
 from rvga.samples import sample_hash
+from rvga.tile_products import available
 
 BIN = Path(__file__).resolve().parents[1] / "bin"
-CASES = {"hard_calls": (False, False), "missing": (False, True), "dosages": (True, True)}
-# The largest resident memory of a process starts at that of the process that made it, hence a
-# small one in between.
-LAUNCHER = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(code)
-"""
+# Dosages, missing genotypes, and the share of the file's people that is in the sample, in another
+# order than the file's.
+CASES = {
+    "hard_calls": (False, False, 1.0),
+    "missing": (False, True, 1.0),
+    "dosages": (True, True, 1.0),
+    "part_of_people": (False, True, 0.9),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """People of the sample, their covariates' basis and components without covariates."""
+
+    subjects: list[str]
+    Q: np.ndarray
+    residual: np.ndarray
 
 
 def main() -> None:
@@ -65,6 +78,11 @@ def main() -> None:
     parser.add_argument("--covariates", type=int, default=15, help="with the intercept")
     parser.add_argument("--missing", type=float, default=0.01, help="share of missing genotypes")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--single-precision",
+        action="store_true",
+        help="measure the products of processors without tiles (the engine's rate only)",
+    )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument(
         "--plink-variants",
@@ -79,33 +97,39 @@ def main() -> None:
     S = rng.normal(size=(n, args.components))
     Q = np.linalg.qr(C)[0]
     residual = S - Q @ (Q.T @ S)
-    null = null_model(Q, residual)
     sizes = {name: getattr(args, name) for name in ("subjects", "variants", "components")}
     sizes |= {"covariates": p, "threads": args.threads}
     for case in args.cases:
-        dosages, missing = CASES[case]
+        dosages, missing, part = CASES[case]
         share = args.missing if missing else 0.0
+        n_file = round(n / part)
+        people = names(n_file)
+        if n_file > n:
+            rng.shuffle(people)
+        model = Model(sorted(people[:n]), Q, residual)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            main_file = write_genotypes(folder, n, args.variants, share, dosages)
+            main_file = write_genotypes(folder, people, args.variants, share, dosages)
             result = {"benchmark": "component_gwas", "case": case, **sizes, "missing": share}
-            result["load"] = round(os.getloadavg()[0], 2)
-            result |= engine_and_sgemm(main_file, null, args.threads)
-            write_null(folder / "null.h5", Q, residual)
+            result |= {"people_in_file": n_file, "load": round(os.getloadavg()[0], 2)}
+            tiles = available() and not args.single_precision
+            result["products"] = "whole numbers" if tiles else "single precision"
+            result |= engine_and_sgemm(main_file, model, args.threads, tiles)
+            write_null(folder / "null.h5", model)
             result |= stage(folder, main_file, args.threads)
             if args.plink_variants and shutil.which("plink2"):
                 number = args.plink_variants // 20 if missing else args.plink_variants
                 number = min(max(number, 2), args.variants)
-                rate = plink_rate(folder, number, args.threads, C, S)
+                rate = plink_rate(folder, number, args.threads, model.subjects, C, S)
                 result["plink_variants"] = number
                 result["plink_variants_per_second"] = round(rate, 2)
                 result["engine_over_plink"] = round(result["engine_variants_per_second"] / rate, 1)
         print(json.dumps(result), flush=True)
 
 
-def write_genotypes(folder: Path, n: int, m: int, missing: float, dosages: bool) -> Path:
+def write_genotypes(folder: Path, people: list[str], m: int, missing: float, dosages: bool) -> Path:
     """Write a PLINK 2 set of independent variants; return the main file."""
-    rng = np.random.default_rng(2)
+    n, rng = len(people), np.random.default_rng(2)
     path = folder / "g.pgen"
     with pgenlib.PgenWriter(
         str(path).encode(), n, variant_ct=m, nonref_flags=False, dosage_present=dosages
@@ -125,25 +149,22 @@ def write_genotypes(folder: Path, n: int, m: int, missing: float, dosages: bool)
                 writer.append_biallelic(calls)
     lines = [f"1\t{row + 1}\tv{row}\tA\tG\n" for row in range(m)]
     (folder / "g.pvar").write_text("#CHROM\tPOS\tID\tREF\tALT\n" + "".join(lines))
-    people = [f"{name}\t2\n" for name in names(n)]
-    (folder / "g.psam").write_text("#IID\tSEX\n" + "".join(people))
+    (folder / "g.psam").write_text("#IID\tSEX\n" + "".join(f"{name}\t2\n" for name in people))
     return path
 
 
-def names(n: int) -> list[str]:
-    """Return the people's ids."""
-    return [f"i{row:07d}" for row in range(n)]
-
-
-def engine_and_sgemm(main_file: Path, null: NullModel, threads: int) -> dict[str, float]:
+def engine_and_sgemm(main_file: Path, model: Model, threads: int, tiles: bool) -> dict[str, float]:
     """Return the rates of the bare product and of the engine, in variants a second."""
-    before = sgemm_rate(null, threads)
+    shape = len(model.subjects), model.Q.shape[1] + model.residual.shape[1]
+    before = sgemm_rate(*shape, threads)
     with threadpoolctl.threadpool_limits(1), open_genotypes(main_file) as genotypes:
-        m, rows = genotypes.n_variants, np.arange(null.n)
+        m, rows = genotypes.n_variants, genotypes.subject_index(model.subjects)
+        order = np.argsort(rows)
+        rows, null = rows[order], null_model(model.Q, model.residual, order, tiles=tiles)
         free: queue.SimpleQueue = queue.SimpleQueue()
         for _ in range(threads):
             reader = PackedReader(genotypes, rows, 0, m, BLOCK_VARIANTS)
-            free.put((reader, Workspace(null.right.shape[1])))
+            free.put((reader, Workspace(null.right.columns, tiles=tiles)))
 
         def one(first: int) -> int:
             reader, workspace = free.get()
@@ -159,7 +180,7 @@ def engine_and_sgemm(main_file: Path, null: NullModel, threads: int) -> dict[str
         rate = done / (time.perf_counter() - start)
         for _ in range(threads):
             free.get()[0].close()
-    sgemm = max(before, sgemm_rate(null, threads))
+    sgemm = max(before, sgemm_rate(*shape, threads))
     return {
         "sgemm_variants_per_second": round(sgemm, 1),
         "engine_variants_per_second": round(rate, 1),
@@ -167,10 +188,11 @@ def engine_and_sgemm(main_file: Path, null: NullModel, threads: int) -> dict[str
     }
 
 
-def sgemm_rate(null: NullModel, threads: int) -> float:
+def sgemm_rate(n: int, columns: int, threads: int) -> float:
     """Return variants a second of the bare product, the best of five."""
-    g = np.random.default_rng(3).standard_normal((BLOCK_VARIANTS, null.n), dtype=np.float32)
-    right = null.right[: null.n]
+    rng = np.random.default_rng(3)
+    g = rng.standard_normal((BLOCK_VARIANTS, n), dtype=np.float32)
+    right = rng.standard_normal((n, columns), dtype=np.float32)
     seconds = []
     with threadpoolctl.threadpool_limits(threads):
         for _ in range(5):
@@ -180,18 +202,17 @@ def sgemm_rate(null: NullModel, threads: int) -> float:
     return BLOCK_VARIANTS / min(seconds)
 
 
-def write_null(path: Path, Q: np.ndarray, residual: np.ndarray) -> None:
+def write_null(path: Path, model: Model) -> None:
     """Write the null model that the stage reads."""
-    subjects = names(len(Q))
-    A = residual.T @ residual
-    attributes = {"sample_hash": sample_hash(subjects), "covariates": []}
+    A = model.residual.T @ model.residual
+    attributes = {"sample_hash": sample_hash(model.subjects), "covariates": []}
     with formats.create(path, "null", attributes) as writer:
-        writer.add("Q", Q)
-        writer.add("residual_ldrs", residual[None])
+        writer.add("Q", model.Q)
+        writer.add("residual_ldrs", model.residual[None])
         writer.add("A", A[None])
         writer.add("A_chromosome", [0])
-        writer.add("Sigma", A / len(Q))
-        writer.add("subject", subjects)
+        writer.add("Sigma", A / len(model.Q))
+        writer.add("subject", model.subjects)
 
 
 def stage(folder: Path, main_file: Path, threads: int) -> dict[str, float]:
@@ -199,21 +220,14 @@ def stage(folder: Path, main_file: Path, threads: int) -> dict[str, float]:
     command = [sys.executable, BIN / "rvga_component_gwas.py", "--genotypes", main_file]
     command += ["--null", folder / "null.h5", "--out", folder / "gwas.h5", "--threads", threads]
     start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    peak = peak_memory(command)
     seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {
-        "stage_seconds": round(seconds, 2),
-        "peak_memory_mib": round(int(done.stdout) / unit, 1),
-    }
+    return {"stage_seconds": round(seconds, 2), "peak_memory_mib": round(peak, 1)}
 
 
-def plink_rate(folder: Path, number: int, threads: int, C: np.ndarray, S: np.ndarray) -> float:
+def plink_rate(
+    folder: Path, number: int, threads: int, subjects: list[str], C: np.ndarray, S: np.ndarray
+) -> float:
     """Return variants a second of ``plink2 --glm`` on the first variants of the same file."""
     for name, matrix in (("covar", C[:, 1:]), ("pheno", S)):
         if (folder / name).exists():
@@ -221,7 +235,7 @@ def plink_rate(folder: Path, number: int, threads: int, C: np.ndarray, S: np.nda
         header = "#IID\t" + "\t".join(f"{name}{column}" for column in range(matrix.shape[1]))
         with (folder / name).open("w") as handle:
             handle.write(header + "\n")
-            for person, values in zip(names(len(matrix)), matrix, strict=True):
+            for person, values in zip(subjects, matrix, strict=True):
                 numbers = "\t".join(f"{value:.9g}" for value in values)
                 handle.write(f"{person}\t{numbers}\n")
     seconds = []

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,19 +21,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bin"))
 
+from support import names, peak_memory, write_plink1
+
 from rvga import formats
 from rvga.geometry import Geometry, add_geometry
 from rvga.samples import sample_hash
 
 BIN = Path(__file__).resolve().parents[1] / "bin"
-# The largest resident memory of a process starts at that of the process that made it, hence a
-# small one in between.
-LAUNCHER = """
-import os, resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-sys.exit(code)
-"""
 
 
 def main() -> None:
@@ -68,7 +61,7 @@ def measure(folder: Path, m: int, args: argparse.Namespace) -> dict[str, float]:
     """Return stage → largest peak of its tasks in MiB, for a study of m variants."""
     folder.mkdir()
     shared = folder.parent
-    main_file = write_genotypes(folder, m, args.subjects)
+    main_file = write_plink1(folder, m, args.subjects)
     size = args.chunk_variants
     chunks, peaks = [], []
     for first in range(0, m, size):
@@ -95,21 +88,14 @@ def measure(folder: Path, m: int, args: argparse.Namespace) -> dict[str, float]:
 def peak(stage: str, *options: object, threads: int) -> float:
     """Run a stage and return its peak resident memory in MiB."""
     command = [sys.executable, BIN / f"rvga_{stage}.py", *options, "--threads", threads]
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return int(done.stdout) / unit
+    return peak_memory(command)
 
 
 def write_model(folder: Path, args: argparse.Namespace) -> None:
     """Write ``null.h5`` and ``bases.h5`` of random LDRs and bases."""
     rng = np.random.default_rng(1)
     n, r = args.subjects, args.components
-    subjects = [f"i{row:07d}" for row in range(n)]
+    subjects = names(n)
     Q = np.linalg.qr(np.column_stack([np.ones(n), rng.normal(size=(n, 5))]))[0]
     S = rng.normal(size=(n, r)) * np.linspace(3, 1, r)
     residual = S - Q @ (Q.T @ S)
@@ -144,26 +130,6 @@ def write_model(folder: Path, args: argparse.Namespace) -> None:
         writer.add("A_chromosome", [0])
         writer.add("Sigma", A / n)
         writer.add("subject", subjects)
-
-
-def write_genotypes(folder: Path, m: int, n: int) -> Path:
-    """Write a PLINK 1 set of m independent variants; return the main file."""
-    rng = np.random.default_rng(2)
-    path = folder / "g.bed"
-    with path.open("wb") as handle, (folder / "g.bim").open("w") as names:
-        handle.write(bytes([0x6C, 0x1B, 1]))
-        for first in range(0, m, 1000):
-            size = min(1000, m - first)
-            # Two bits a person; 01 is a missing call, made a heterozygote (10).
-            codes = rng.integers(0, 4, (size, -(-n // 4) * 4), dtype=np.uint8)
-            codes[codes == 1] = 2
-            codes[:, n:] = 0
-            handle.write((codes.reshape(size, -1, 4) << np.array([0, 2, 4, 6])).sum(2).astype("u1"))
-            for row in range(first, first + size):
-                names.write(f"1\trs{row}\t0\t{row + 1}\tG\tA\n")
-    lines = [f"i{row:07d}\ti{row:07d}\t0\t0\t2\t-9\n" for row in range(n)]
-    (folder / "g.fam").write_text("".join(lines))
-    return path
 
 
 if __name__ == "__main__":

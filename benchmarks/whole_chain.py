@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bin"))
+from support import names, write_plink1
+
 from rvga import formats
 from rvga.geometry import Geometry, add_geometry
 from rvga.samples import sample_hash
@@ -54,7 +56,7 @@ def main() -> None:
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        main_file = write_genotypes(folder, args, rng)
+        main_file = write_plink1(folder, args.variants, args.subjects)
         C, S = write_model(folder, args, rng)
         few, many = args.variants // 10, args.variants
         seconds, sizes = {}, {}
@@ -199,8 +201,8 @@ def plink_slice(folder: Path, args, C: np.ndarray, S: np.ndarray) -> tuple[float
         header = "#IID\t" + "\t".join(f"{name}{column}" for column in range(matrix.shape[1]))
         with (folder / name).open("w") as handle:
             handle.write(header + "\n")
-            for row, values in enumerate(matrix):
-                handle.write(subject(row) + "\t" + "\t".join(f"{x:.6g}" for x in values) + "\n")
+            for name, values in zip(names(len(matrix)), matrix, strict=True):
+                handle.write(name + "\t" + "\t".join(f"{x:.6g}" for x in values) + "\n")
     seconds, written = [], []
     last = min(args.plink_variants, args.variants)
     # The time with one variant (reading the tables) is taken off.
@@ -219,31 +221,6 @@ def plink_slice(folder: Path, args, C: np.ndarray, S: np.ndarray) -> tuple[float
         written.append(sum(path.stat().st_size for path in folder.glob(f"o{variants}.*.linear")))
     cells = (last - 1) * args.components
     return (seconds[1] - seconds[0]) / cells, (written[1] - written[0]) / cells
-
-
-def subject(row: int) -> str:
-    """Return a subject's id."""
-    return f"i{row:07d}"
-
-
-def write_genotypes(folder: Path, args, rng) -> Path:
-    """Write a PLINK 1 set of independent variants without missing calls; return the main file."""
-    path = folder / "g.bed"
-    n = args.subjects
-    # Two bits a person: 00 homozygous, 10 heterozygous, 11 the other homozygous; 01 is missing.
-    alleles = np.array([0, 2, 2, 3], dtype=np.uint8)
-    with path.open("wb") as handle, (folder / "g.bim").open("w") as names:
-        handle.write(bytes([0x6C, 0x1B, 1]))
-        for first in range(0, args.variants, 500):
-            size = min(500, args.variants - first)
-            codes = alleles[rng.integers(0, 4, (size, -(-n // 4) * 4), dtype=np.uint8)]
-            codes[:, n:] = 0
-            handle.write((codes.reshape(size, -1, 4) << np.array([0, 2, 4, 6])).sum(2).astype("u1"))
-            for row in range(first, first + size):
-                names.write(f"1\trs{row}\t0\t{row + 1}\tG\tA\n")
-    lines = [f"0\t{subject(row)}\t0\t0\t2\t-9\n" for row in range(n)]
-    (folder / "g.fam").write_text("".join(lines))
-    return path
 
 
 def write_model(folder: Path, args, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -278,7 +255,7 @@ def write_model(folder: Path, args, rng) -> tuple[np.ndarray, np.ndarray]:
 def write_null(path: Path, Q: np.ndarray, S: np.ndarray, inputs: dict[str, str]) -> None:
     """Write the null model of covariates and LDRs."""
     n, p = Q.shape
-    subjects = [subject(row) for row in range(n)]
+    subjects = names(n)
     attributes = {
         "sample_hash": sample_hash(subjects),
         "covariates": ["intercept", *(f"c{k}" for k in range(1, p))],

@@ -28,12 +28,12 @@ from rvga.component_gwas import (
 )
 from rvga.errors import InputError
 from rvga.genotypes import Genotypes, listed_variants, open_genotypes, read_info, read_sex
-from rvga.minimal import encoded_text, reserve_variants, total_counts
+from rvga.minimal import TEXT_COLUMNS, total_counts, write_chunk
 from rvga.null import rows_of_chromosomes
 from rvga.packed import width
 from rvga.parallel import ordered_map
 from rvga.pgen import PackedReader
-from rvga.ploidy import DIPLOID, FEMALE, MALE, MT, Sexes, X, Y
+from rvga.ploidy import DIPLOID, MT, UNKNOWN, Sexes, X, Y
 from rvga.variant_filters import (
     DROPPED,
     ESTIMATED,
@@ -43,8 +43,6 @@ from rvga.variant_filters import (
     Filters,
 )
 
-# A dataset is meant to be shared: with fewer carriers, beta tells of single people.
-LEAST_MINOR_ALLELE_COUNT = 5
 # Python, its libraries and the compiler of the kernels, measured.
 LIBRARY_BYTES = 280 << 20
 _KINDS = {"Y": Y, "MT": MT}
@@ -61,18 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--first-variant", type=int, default=0, help="first variant, from 0")
     add("--n-variants", type=cli.positive_integer, help="variants of the chunk; default: the rest")
     add("--null", type=Path, required=True, help="null model of this study")
-    add(
-        "--minor-allele-frequency",
-        type=cli.number_between(0, 0.5),
-        default=0.0,
-        help="leave out variants below",
-    )
-    add(
-        "--minor-allele-count",
-        type=float,
-        default=20,
-        help=f"leave out variants below; at least {LEAST_MINOR_ALLELE_COUNT}",
-    )
+    cli.add_dataset_options(arguments)
     add(
         "--minimum-info",
         type=cli.number_between(0, 1),
@@ -94,8 +81,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--keep-variants", type=Path, help="list of the variants to keep")
     add("--remove-variants", type=Path, help="list of variants to leave out")
-    add("--dataset-coding", choices=("int16", "float32"), default="int16", help="coding of z")
-    add("--genome-build", choices=("", "GRCh37", "GRCh38"), default="", help="build of positions")
     add(
         "--block-variants",
         type=cli.positive_integer,
@@ -109,11 +94,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     args = parser().parse_args(argv)
-    if not args.minor_allele_count >= LEAST_MINOR_ALLELE_COUNT:
-        raise InputError(
-            f"--minor-allele-count {args.minor_allele_count:g} is below "
-            f"{LEAST_MINOR_ALLELE_COUNT}: rarer variants would show single people's images"
-        )
+    cli.check_minor_allele_count(args.minor_allele_count)
     # Every product is computed by one thread of BLAS; the threads share out the blocks.
     with (
         cli.threads(1),
@@ -141,7 +122,7 @@ def _run(args: argparse.Namespace, null_file: formats.Envelope, genotypes: Genot
     order = np.argsort(rows)
     variants = genotypes.variants.loc[first : stop - 1]
     warnings: list[str] = []
-    plan = _plan(args, null_file, genotypes, rows[order], variants, warnings)
+    plan = _plan(args, null_file, genotypes, rows[order], order, variants, warnings)
     filters = Filters(
         minor_allele_frequency=args.minor_allele_frequency,
         minor_allele_count=args.minor_allele_count,
@@ -243,6 +224,7 @@ def _plan(
     null_file: formats.Envelope,
     genotypes: Genotypes,
     rows: np.ndarray,
+    order: np.ndarray,
     variants,
     warnings: list[str],
 ) -> _Plan:
@@ -258,7 +240,7 @@ def _plan(
     kinds[on_x] = np.where(inside, DIPLOID, X)
     sexes = None
     if np.isin(kinds, (X, Y)).any():
-        sexes = Sexes.of(_sex(genotypes, rows, warnings))
+        sexes = Sexes.of(_sex(genotypes, rows, null_file, order, warnings))
     left_out = np.zeros(len(variants), dtype=np.int8)
     if args.keep_variants is not None:
         left_out[~listed_variants(args.keep_variants, variants)] = NOT_KEPT
@@ -275,15 +257,32 @@ def _plan(
     return _Plan(blocks, a_index, left_out, sexes)
 
 
-def _sex(genotypes: Genotypes, rows: np.ndarray, warnings: list[str]) -> np.ndarray:
-    """Return the sexes of these rows of the file."""
+def _sex(
+    genotypes: Genotypes,
+    rows: np.ndarray,
+    null_file: formats.Envelope,
+    order: np.ndarray,
+    warnings: list[str],
+) -> np.ndarray:
+    """Return the sexes of these rows of the file: of the covariates, else of the file."""
     sex = read_sex(genotypes.samples_path)[rows]
-    unknown = int(np.sum((sex != MALE) & (sex != FEMALE)))
+    if "sex" in null_file:
+        given = null_file["sex"][...][order]
+        known, told = given != UNKNOWN, sex != UNKNOWN
+        differ = int(np.sum(known & told & (given != sex)))
+        if differ:
+            cli.warn(
+                f"{genotypes.samples_path.name}: the sex of {differ} of {len(sex)} subjects is "
+                "another than that of sex_column, which is taken",
+                warnings,
+            )
+        sex = np.where(known, given, sex)
+    unknown = int(np.sum(sex == UNKNOWN))
     if unknown == len(sex):
         raise InputError(
             f"{genotypes.samples_path}: gives the sex of none of the {len(sex)} subjects, which "
             "variants on X outside the pseudo-autosomal regions and on Y need; fill in its column "
-            "SEX (1 male, 2 female)"
+            "SEX (1 male, 2 female), or name a covariate as sex_column"
         )
     if unknown:
         cli.warn(
@@ -431,50 +430,30 @@ def _write(
 ) -> None:
     kept = chunk.kept()
     variants = variants.iloc[kept]
-    n, p = null_file["Q"].shape
-    A = null_file["A"][...]
-    m, r = len(variants), A.shape[1]
-    attributes = {
-        "n": n,
-        "p": p,
-        "coding": args.dataset_coding,
-        "n_eff": 0.0,
-        "geometry_type": "",
-        "genome_build": args.genome_build,
-        "sample_hash": null_file.attributes["sample_hash"],
-        "minor_allele_count": args.minor_allele_count,
-        "counts": counts,
-    }
     parameters = filters.as_parameters()
     parameters.pop("minor_allele_count")
     for name in ("keep_variants", "remove_variants"):
         path = getattr(args, name)
         parameters[name] = "" if path is None else _content_hash(path)
-    text = {
-        name: encoded_text(variants[name])
-        for name in ("variant_id", "effect_allele", "other_allele")
+    columns = {name: np.concatenate(values) for name, values in chunk.columns.items()}
+    columns |= {
+        "z": np.concatenate(chunk.z),
+        "A_index": a_index[kept],
+        "variants/chromosome": variants["chromosome"].map(RANK).to_numpy(dtype=np.int64),
+        "variants/base_pair_location": variants["base_pair_location"].to_numpy(),
+        **{f"variants/{name}": variants[name] for name in TEXT_COLUMNS},
     }
-    widths = {name: values.dtype.itemsize for name, values in text.items()}
-    with formats.create(
+    write_chunk(
         args.out,
-        "minimal",
-        attributes,
-        inputs={"null": null_file.digest},
+        null_file,
+        columns,
+        coding=args.dataset_coding,
+        genome_build=args.genome_build,
+        minor_allele_count=args.minor_allele_count,
+        counts=counts,
         parameters=parameters,
         code=args.code,
-    ) as writer:
-        writer.add("A", A)
-        writer.add("Sigma", null_file["Sigma"][...])
-        columns = reserve_variants(writer, m, r, args.dataset_coding, widths)
-        if m:
-            columns["z"][...] = np.concatenate(chunk.z)
-            for name, values in chunk.columns.items():
-                columns[name][...] = np.concatenate(values)
-            columns["A_index"][...] = a_index[kept]
-            columns["variants/chromosome"][...] = variants["chromosome"].map(RANK).to_numpy()
-            columns["variants/base_pair_location"][...] = variants["base_pair_location"].to_numpy()
-            for name, values in text.items():
-                columns[f"variants/{name}"][...] = values
+    )
 
 
 def _content_hash(path: Path) -> str:

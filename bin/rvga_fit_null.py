@@ -13,7 +13,7 @@ import numpy as np
 
 from rvga import cli, formats, projection
 from rvga.chromosomes import normalise_chromosome
-from rvga.covariates import read_covariates
+from rvga.covariates import read_covariates, read_sexes
 from rvga.errors import InputError
 from rvga.kinship import THIRD_DEGREE, relatedness
 from rvga.loco import LocoFile, component_numbers, prediction_rows, source_row
@@ -32,6 +32,7 @@ def parser():
     add("--covariates", type=Path, help="table with a 'subject' column")
     add("--covariate-columns", type=cli.names, default=[], help="columns to use; none is all")
     add("--categorical-columns", type=cli.names, default=[], help="columns of labels")
+    add("--sex-column", default="", help="column of sexes, for X and Y; none: of the genotypes")
     add("--loco-predictions", type=Path, nargs="+", default=[], help="REGENIE's .loco files")
     add("--loco-components", type=cli.names, default=[], help="component of each .loco file")
     add("--chromosomes", type=cli.names, default=[], help="chromosomes analysed; none is all")
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.covariates, args.covariate_columns, args.categorical_columns, subject_id
         )
         design, names = table.design(subjects)
+        sexes = None
+        if args.sex_column:
+            sexes = read_sexes(args.covariates, args.sex_column, subjects, subject_id)
         ldrs = represented["ldrs"][...]
         n, r = ldrs.shape
         # REGENIE writes 23 chromosomes; they are kept in single precision.
@@ -104,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             writer.add("Q", factor.Q)
             writer.add("Sigma", A / n)
             writer.add("subject", subjects)
+            if sexes is not None:
+                writer.add("sex", sexes)
             if files:
                 added = _write_offsets(writer, residual, A, factor.Q, files, codes)
             else:

@@ -26,11 +26,9 @@ from rvga.component_sumstats import (
     open_files,
 )
 from rvga.errors import InputError
-from rvga.minimal import encoded_text, merge_counts, reserve_variants, total_counts
+from rvga.minimal import TEXT_COLUMNS, merge_counts, total_counts, write_chunk
 from rvga.null import null_size, rows_of_chromosomes
 
-# A dataset is meant to be shared: with fewer carriers, beta tells of single people.
-LEAST_MINOR_ALLELE_COUNT = 5
 # Variants that the components' agreement is judged by before anything is trusted.
 JUDGED_VARIANTS = 5000
 # A component's residual variance may differ from A's by this share, beyond rounding.
@@ -71,20 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--components", type=cli.names, required=True, help="component of each file, or all")
     add("--variants", type=Path, help="HEIG's .snpinfo; default: the stem of its .sumstats")
     add("--null", type=Path, required=True, help="null model of the study")
-    add(
-        "--minor-allele-frequency",
-        type=cli.number_between(0, 0.5),
-        default=0.0,
-        help="leave out variants below",
-    )
-    add(
-        "--minor-allele-count",
-        type=float,
-        default=20,
-        help=f"leave out variants below; at least {LEAST_MINOR_ALLELE_COUNT}",
-    )
-    add("--dataset-coding", choices=("int16", "float32"), default="int16", help="coding of z")
-    add("--genome-build", choices=("", "GRCh37", "GRCh38"), default="", help="build of positions")
+    cli.add_dataset_options(arguments)
     add("--chunk-variants", type=cli.positive_integer, default=20000, help="variants of a chunk")
     add("--out", type=Path, required=True, help="chunks to write: OUT.00001.h5, OUT.00002.h5, …")
     return arguments
@@ -93,11 +78,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     args = parser().parse_args(argv)
-    if not args.minor_allele_count >= LEAST_MINOR_ALLELE_COUNT:
-        raise InputError(
-            f"--minor-allele-count {args.minor_allele_count:g} is below "
-            f"{LEAST_MINOR_ALLELE_COUNT}: rarer variants would show single people's images"
-        )
+    cli.check_minor_allele_count(args.minor_allele_count)
     with cli.threads(1), formats.open_file(args.null, "null") as null:
         files = open_files(args.component_sumstats, args.components, args.variants)
         importer = Importer(args, null, files)
@@ -412,19 +393,14 @@ class Importer:
         z: np.ndarray,
         counts: dict[str, dict],
     ) -> None:
-        args, (m, r) = self.args, z.shape
+        args, m = self.args, len(z)
         position = block.keys["base_pair_location"].to_numpy()
         if np.any((position < 1) | (position > LARGEST_POSITION)):
             raise ValueError(f"positions are outside 1 to {LARGEST_POSITION}")
         path = args.out.with_name(f"{args.out.name}.{len(self.chunks) + 1:05d}.h5")
-        text = {
-            name: encoded_text(block.keys[name])
-            for name in ("variant_id", "effect_allele", "other_allele")
-        }
-        widths = {name: values.dtype.itemsize for name, values in text.items()}
         codes, scale = encode_z(z, args.dataset_coding)
         folded = isinstance(self.files[0], HeigFile) and self.files[0].folded
-        values = {
+        columns = {
             "z": codes,
             "scale": scale,
             "a": a,
@@ -433,32 +409,19 @@ class Importer:
             "variants/base_pair_location": position,
             "variants/effect_allele_frequency": np.full(m, np.nan) if folded else block.frequency,
             "variants/missing_rate": 1.0 - block.n / self.n,
-            **{f"variants/{name}": column for name, column in text.items()},
+            **{f"variants/{name}": block.keys[name] for name in TEXT_COLUMNS},
         }
-        with formats.create(
+        write_chunk(
             path,
-            "minimal",
-            {
-                "n": self.n,
-                "p": self.p,
-                "coding": args.dataset_coding,
-                "n_eff": 0.0,
-                "geometry_type": "",
-                "genome_build": args.genome_build,
-                "sample_hash": self.null.attributes["sample_hash"],
-                "minor_allele_count": args.minor_allele_count,
-                "counts": counts,
-            },
-            inputs={"null": self.null.digest},
+            self.null,
+            columns,
+            coding=args.dataset_coding,
+            genome_build=args.genome_build,
+            minor_allele_count=args.minor_allele_count,
+            counts=counts,
             parameters={"minor_allele_frequency": args.minor_allele_frequency},
             code=args.code,
-        ) as writer:
-            writer.add("A", self.A)
-            writer.add("Sigma", self.null["Sigma"][...])
-            columns = reserve_variants(writer, m, r, args.dataset_coding, widths)
-            if m:
-                for name, column in values.items():
-                    columns[name][...] = column
+        )
         self.chunks.append(path)
 
     def numbers(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Component GWAS: least squares of every component on every variant (method 2).
 
-Arrays in, arrays out. A block of variants is expanded from its packed form a few hundred people at
-a time, in cache, and multiplied at once: products are in single precision over a few thousand
-people only, and sums in double.
+Arrays in, arrays out. Blocks of packed genotypes are multiplied with the components and covariates
+in whole numbers where the processor has tiles for it (:mod:`rvga.tile_products`), elsewhere in
+single precision (:mod:`rvga.single_products`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from llvmlite import binding
-from numba import types
-from numba.extending import get_cython_function_address
 
 from rvga.machine_code import compiled
-from rvga.packed import Packed, centre_tile, dosage_range, width
+from rvga.packed import Packed, dosage_range
 from rvga.ploidy import DIPLOID, Sexes, code, equilibrium_counts
+from rvga.single_products import (
+    SingleColumns,
+    SingleSpace,
+    single_columns,
+    single_products,
+    single_space_bytes,
+)
+from rvga.tile_products import (
+    TileSpace,
+    WholeColumns,
+    available,
+    tile_products,
+    tile_space_bytes,
+    whole_columns,
+)
 from rvga.variant_filters import (
     COLLINEAR,
     ESTIMATED,
@@ -27,15 +39,13 @@ from rvga.variant_filters import (
     screen,
 )
 
-# People expanded at a time: 512 variants of them are 1 MiB.
-PEOPLE_PER_TILE = 512
-# Products are added in single precision over so many tiles, 4096 people.
-TILES_PER_SUM = 8
 BLOCK_VARIANTS = 512
 # Share of the sum of squares that covariates must leave; below, the variant is collinear.
 COLLINEAR_SHARE = 1e-6
 # Below this share the single-precision projection is repeated in double precision.
 _DOUBLE_SHARE = 0.1
+# Above this squared correlation with a component too: SE goes with what it leaves of one.
+_DOUBLE_R2 = 0.5
 # Below this share, who has the most of a rare variant is looked up without the covariates.
 _EXPLAINED_SHARE = 0.5
 
@@ -50,13 +60,13 @@ class NullModel:
         Orthonormal basis of the covariates and the intercept.
     residuals : (n, r) float64
         Residual components, each of unit length.
-    right : (width, r + p) float32
-        [residuals | Q] times sqrt(n), the right side of every product; 0 beyond the last person.
+    right : WholeColumns or SingleColumns
+        [residuals | Q] times sqrt(n), the right side of every product.
     """
 
     Q: np.ndarray
     residuals: np.ndarray
-    right: np.ndarray
+    right: WholeColumns | SingleColumns
 
     @property
     def n(self) -> int:
@@ -80,7 +90,11 @@ class NullModel:
 
 
 def null_model(
-    Q: np.ndarray, residual_ldrs: np.ndarray, order: np.ndarray | None = None
+    Q: np.ndarray,
+    residual_ldrs: np.ndarray,
+    order: np.ndarray | None = None,
+    *,
+    tiles: bool | None = None,
 ) -> NullModel:
     """Prepare the right side of the products.
 
@@ -92,6 +106,8 @@ def null_model(
         P S.
     order : (n,) array of int, optional
         Rows in the order of the people of the genotypes.
+    tiles : bool, optional
+        Multiply in whole numbers by the processor's tiles; by default where it has them.
 
     Raises
     ------
@@ -110,13 +126,15 @@ def null_model(
         raise ValueError(
             f"component {int(np.argmin(length)) + 1} does not vary once covariates are removed"
         )
-    if order is not None:
+    if order is None:
+        S = S / length
+    else:
         Q, S = Q[order], S[order]
-    S = S / length
-    right = np.zeros((width(n), S.shape[1] + p), dtype=np.float32)
-    right[:n, : S.shape[1]] = S * np.sqrt(n)
-    right[:n, S.shape[1] :] = Q * np.sqrt(n)
-    return NullModel(Q, S, right)
+        S /= length
+    right = np.concatenate([S, Q], axis=1)
+    right *= np.sqrt(n)
+    tiles = available() if tiles is None else tiles
+    return NullModel(Q, S, whole_columns(right) if tiles else single_columns(right))
 
 
 @dataclass(frozen=True)
@@ -159,24 +177,24 @@ class Workspace:
     columns : int
         Components and covariates, r + p.
     block_variants : int
-        Rows of every product, at least the largest block: a product always has this shape, so
-        that neither the number of threads nor the place of a chunk's end changes a bit.
+        At least the largest block.
+    tiles : bool, optional
+        As for :func:`null_model`.
     """
 
-    def __init__(self, columns: int, block_variants: int = BLOCK_VARIANTS):
+    def __init__(
+        self, columns: int, block_variants: int = BLOCK_VARIANTS, tiles: bool | None = None
+    ):
+        tiles = available() if tiles is None else tiles
         self.block_variants = block_variants
-        self.tile = np.zeros((block_variants, PEOPLE_PER_TILE), dtype=np.float32)
-        self.part = np.zeros((block_variants, columns), dtype=np.float32)
+        self.space = TileSpace(columns) if tiles else SingleSpace(columns, block_variants)
         self.total = np.zeros((block_variants, columns))
-        # What BLAS is called with: 'N' (not transposed), sizes, and the factors 1 and beta.
-        self.letter = np.array([ord("N")], dtype=np.uint8)
-        self.sizes = np.array([columns, block_variants, 0, PEOPLE_PER_TILE], dtype=np.int32)
-        self.factors = np.array([1.0, 0.0], dtype=np.float32)
 
 
 def workspace_bytes(columns: int, block_variants: int = BLOCK_VARIANTS) -> int:
     """Return the bytes of a :class:`Workspace` and of a block's results."""
-    return block_variants * (4 * PEOPLE_PER_TILE + (4 + 8 + 3 * 8) * columns)
+    own = tile_space_bytes(columns) if available() else single_space_bytes(columns, block_variants)
+    return own + block_variants * (8 + 3 * 8) * columns
 
 
 def associate_block(
@@ -213,7 +231,8 @@ def associate_block(
     filters = filters or Filters()
     m = len(block)
     if workspace is None:
-        workspace = Workspace(null.right.shape[1], max(m, 1))
+        tiles = isinstance(null.right, WholeColumns)
+        workspace = Workspace(null.right.columns, max(m, 1), tiles)
     if block.n != null.n:
         raise ValueError(f"the block has {block.n} people, the null model {null.n}")
     if m > workspace.block_variants:
@@ -236,7 +255,7 @@ def associate_block(
         info=_quality(block, counted.expected_factor, called, squares, frequency, filters, info),
         hardy_weinberg=_equilibrium(block, kind, sexes, filters),
     )
-    products = _products(block, mean, null, workspace)
+    products = _products(block, mean, called, null, workspace)
     projection = products[:, null.r :]
     a = squares - np.einsum("mp,mp->m", projection, projection) / null.n
     used = status == ESTIMATED
@@ -245,6 +264,8 @@ def associate_block(
     again = (a < _DOUBLE_SHARE * squares) | (
         (a < _EXPLAINED_SHARE * squares) & filters.may_have_few_carriers(a)
     )
+    largest = np.abs(products[:, : null.r]).max(axis=1, initial=0.0)
+    again |= np.square(largest) > _DOUBLE_R2 * null.n * a
     for row in np.flatnonzero(used & again):
         g = np.nan_to_num(block.dosage(row) - mean[row])
         # Twice, because one projection leaves rounding of the size of what was removed.
@@ -295,13 +316,15 @@ def _equilibrium(block, kind, sexes, filters) -> np.ndarray:
     return np.full(len(block), np.nan) if number is None else hardy_weinberg_p(number)
 
 
-def _products(block: Packed, mean: np.ndarray, null: NullModel, work: Workspace) -> np.ndarray:
+def _products(
+    block: Packed, mean: np.ndarray, called: np.ndarray, null: NullModel, work: Workspace
+) -> np.ndarray:
     """Return (g - mean)' [residuals | Q] sqrt(n), (m, r + p) in double precision."""
-    centre = np.nan_to_num(mean).astype(np.float32)
-    _multiply(
-        block.codes, centre, null.right, work.tile, work.part, work.total,
-        work.letter, work.sizes, work.factors,
-    )  # fmt: skip
+    centre = np.nan_to_num(mean)
+    if isinstance(null.right, WholeColumns):
+        tile_products(block, centre, called, null.right, work.space, work.total)
+    else:
+        single_products(block, centre, null.right, work.space, work.total)
     return work.total[: len(block)]
 
 
@@ -313,33 +336,3 @@ def _t_statistics(products, factor, nu, z):
         for column in range(target.shape[0]):
             rho = line[column] * by
             target[column] = rho * np.sqrt(nu / max(1.0 - rho * rho, 1e-300))
-
-
-# Single-precision product of BLAS, called from compiled code so that a block is done without the
-# interpreter: C = A B + beta C with matrices by columns, hence with the factors exchanged.
-binding.add_symbol("rvga_sgemm", get_cython_function_address("scipy.linalg.cython_blas", "sgemm"))
-_sgemm = types.ExternalFunction("rvga_sgemm", types.void(*[types.intp] * 13))
-
-
-@compiled
-def _multiply(codes, centre, right, tile, part, total, letters, sizes, factors):
-    rows, columns = part.shape
-    places, step = right.shape[0], tile.shape[1]
-    letter, size, factor = letters.ctypes.data, sizes.ctypes.data, factors.ctypes.data
-    total[:] = 0.0
-    for start in range(0, places, step * TILES_PER_SUM):
-        stop = min(start + step * TILES_PER_SUM, places)
-        factors[1] = 0.0
-        for low in range(start, stop, step):
-            high = min(low + step, stop)
-            centre_tile(codes, centre, low, high, tile)
-            sizes[2] = high - low
-            _sgemm(
-                letter, letter, size, size + 4, size + 8, factor, right[low:].ctypes.data, size,
-                tile.ctypes.data, size + 12, factor + 4, part.ctypes.data, size,
-            )  # fmt: skip
-            factors[1] = 1.0
-        for row in range(rows):
-            line, sums = part[row], total[row]
-            for column in range(columns):
-                sums[column] += line[column]

@@ -182,6 +182,43 @@ def read_covariates(
     )
 
 
+_SEXES = {"1": 1, "m": 1, "male": 1, "2": 2, "f": 2, "female": 2, "": 0}
+
+
+def read_sexes(
+    path: str | Path, column: str, subjects: Sequence[str], subject_id: str = "IID"
+) -> np.ndarray:
+    """Return the sexes of some subjects from a column of the table of covariates.
+
+    Parameters
+    ----------
+    column : str
+        1, M or male; 2, F or female (in capitals or not); missing as elsewhere in the table.
+    subjects : sequence of str
+        Ids; one that is not in the table is of unknown sex.
+
+    Returns
+    -------
+    (n,) int8 array
+        1 male, 2 female, 0 unknown.
+
+    Raises
+    ------
+    InputError
+        The column is missing, or holds something else.
+    """
+    table = read_covariates(path, [column], [column], subject_id)
+    sex_of = {}
+    for subject, text in zip(table.subject, table.categorical[column], strict=True):
+        if text.lower() not in _SEXES:
+            raise InputError(
+                f"{table.path}: subject '{subject}' has '{text}' in sex_column '{column}'; write "
+                "1 or M (male), 2 or F (female), or NA"
+            )
+        sex_of[subject] = _SEXES[text.lower()]
+    return np.array([sex_of.get(subject, 0) for subject in subjects], dtype=np.int8)
+
+
 def _subject_columns(path: Path, header: list[str], subject_id: str) -> list[int]:
     if "subject" in header:
         return [header.index("subject")]

@@ -14,7 +14,8 @@ import numpy as np
 
 from rvga.chromosomes import CHROMOSOMES, RANK
 from rvga.errors import InputError
-from rvga.formats import KINDS, Envelope, Writer, open_file
+from rvga.formats import KINDS, Envelope, Writer, create, open_file
+from rvga.null import null_size
 
 TEXT_COLUMNS = ("variant_id", "effect_allele", "other_allele")
 _NUMBER_COLUMNS = (
@@ -77,6 +78,68 @@ def reserve_variants(
             rows //= 2
         columns[full] = writer.reserve(full, (m,), f"S{width}", chunks=(min(m, rows),), **packed)
     return columns
+
+
+def write_chunk(
+    path: Path,
+    null: Envelope,
+    columns: Mapping[str, np.ndarray | Sequence[str]],
+    *,
+    coding: str,
+    genome_build: str,
+    minor_allele_count: float,
+    counts: Mapping[str, Mapping],
+    parameters: Mapping[str, Any],
+    code: str,
+) -> None:
+    """Write the variants of a chunk, with what is the whole study's.
+
+    Parameters
+    ----------
+    null : Envelope
+        Null model that the chunk was made with.
+    columns : mapping
+        ``z`` (m, r) as coded and, of length m, the other datasets with a row a variant; text
+        columns as text.
+    coding : {"int16", "float32"}
+        Coding of z.
+    genome_build, minor_allele_count, counts
+        Attributes of the file.
+    parameters : mapping
+        Other options that chunks of one dataset must share.
+    code : str
+        Fingerprint of the stage's code.
+    """
+    m, r = columns["z"].shape
+    texts = [f"variants/{name}" for name in TEXT_COLUMNS]
+    values = {
+        name: encoded_text(column) if name in texts else column for name, column in columns.items()
+    }
+    widths = {
+        name: values[full].dtype.itemsize for name, full in zip(TEXT_COLUMNS, texts, strict=True)
+    }
+    n, p = null_size(null)
+    attributes = {
+        "n": n,
+        "p": p,
+        "coding": coding,
+        "n_eff": 0.0,
+        "geometry_type": "",
+        "genome_build": genome_build,
+        "sample_hash": null.attributes["sample_hash"],
+        "minor_allele_count": minor_allele_count,
+        "counts": counts,
+    }
+    inputs = {"null": null.digest}
+    with create(
+        path, "minimal", attributes, inputs=inputs, parameters=parameters, code=code
+    ) as writer:
+        writer.add("A", null["A"][...])
+        writer.add("Sigma", null["Sigma"][...])
+        reserved = reserve_variants(writer, m, r, coding, widths)
+        if m:
+            for name, column in values.items():
+                reserved[name][...] = column
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Hard calls take two bits a person (0, 1, 2 copies of the effect allele, 3 missing; 16 people a
 little-endian 32-bit word, the first in the lowest bits), dosages 16 bits (copies times 16,384;
-65,535 missing): the codes of PLINK 2's file format. Rows are filled with 0 to a multiple of 32
+65,535 missing): the codes of PLINK 2's file format. Rows are filled with 0 to a multiple of 64
 people. A block of variants is read, counted and multiplied in this form, so that memory traffic is
 a sixteenth or half of that of single precision.
 
@@ -24,6 +24,7 @@ from rvga.machine_code import compiled
 
 CALLS_A_WORD = 16
 DOSAGES_A_WORD = 32
+PEOPLE_A_ROW_STEP = 64
 DOSAGE_ONE = 16384
 MISSING_DOSAGE = 65535
 # A dosage this near to a whole number is a hard call (PLINK's default).
@@ -39,8 +40,8 @@ _BYTE, _F32 = ir.IntType(8), ir.FloatType()
 
 
 def width(n: int) -> int:
-    """Return the places of a row of n people, a multiple of 32."""
-    return -(-n // DOSAGES_A_WORD) * DOSAGES_A_WORD
+    """Return the places of a row of n people, a multiple of 64."""
+    return -(-n // PEOPLE_A_ROW_STEP) * PEOPLE_A_ROW_STEP
 
 
 def words_of_calls(n: int) -> int:
@@ -253,6 +254,77 @@ def _ask_for(builder, pointer, ahead, to_write):
     place = builder.gep(builder.bitcast(pointer, byte), [ir.Constant(_I64, ahead)])
     keep, data = 3, 1
     builder.call(function, [place, *(ir.Constant(_I32, x) for x in (int(to_write), keep, data))])
+
+
+def _constant(vector, value):
+    return ir.Constant(vector, [value] * vector.count)
+
+
+def _load(builder, address, vector, align):
+    loaded = builder.load(builder.inttoptr(address, vector.as_pointer()))
+    loaded.align = align
+    return loaded
+
+
+def _bytes(builder, codes):
+    """Return the 64 pairs of bits of a vector of 16 bytes as 64 bytes, four by four."""
+    wide = ir.VectorType(_I32, CALLS_A_WORD)
+    codes = builder.zext(codes, wide)
+    codes = builder.or_(codes, builder.shl(codes, _constant(wide, 6)))
+    codes = builder.or_(codes, builder.shl(codes, _constant(wide, 12)))
+    return builder.and_(codes, _constant(wide, 0x03030303))
+
+
+@intrinsic
+def bytes_of_calls(typing, source, missing, target):
+    """Store 64 calls as bytes, or with ``missing`` 1 for those of them without a call, else 0."""
+
+    def generate(context, builder, signature, arguments):
+        source, missing, target = arguments
+        codes = _load(builder, source, ir.VectorType(_BYTE, CALLS_A_WORD), 4)
+        absent = builder.and_(codes, builder.lshr(codes, _constant(codes.type, 1)))
+        absent = builder.and_(absent, _constant(codes.type, 0x55))
+        _store(builder, _bytes(builder, builder.select(missing, absent, codes)), target, 1)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.boolean, types.uintp), generate
+
+
+@intrinsic
+def gather_calls(typing, source, mask, target):
+    """Store those of 64 calls whose bit is set one after another, as bytes."""
+
+    def generate(context, builder, signature, arguments):
+        source, mask, target = arguments
+        vector, bits = ir.VectorType(_BYTE, 64), ir.VectorType(_I1, 64)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [vector, _BYTE.as_pointer(), bits]),
+            "llvm.masked.compressstore.v64i8",
+        )
+        codes = _load(builder, source, ir.VectorType(_BYTE, CALLS_A_WORD), 4)
+        calls = builder.bitcast(_bytes(builder, codes), vector)
+        target = builder.inttoptr(target, _BYTE.as_pointer())
+        builder.call(function, [calls, target, builder.bitcast(mask, bits)])
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uint64, types.uintp), generate
+
+
+@intrinsic
+def pack_bytes(typing, source, target):
+    """Store 64 bytes from 0 to 3 as 64 calls."""
+
+    def generate(context, builder, signature, arguments):
+        source, target = arguments
+        wide = ir.VectorType(_I32, CALLS_A_WORD)
+        calls = _load(builder, source, wide, 1)
+        calls = builder.or_(calls, builder.lshr(calls, _constant(wide, 6)))
+        calls = builder.or_(calls, builder.lshr(calls, _constant(wide, 12)))
+        _store(builder, builder.trunc(calls, ir.VectorType(_BYTE, CALLS_A_WORD)), target, 4)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.uintp), generate
 
 
 @intrinsic

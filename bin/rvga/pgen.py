@@ -1,8 +1,8 @@
 """Blocks of a PLINK 2 or PLINK 1 genotype file in packed form, decoded by compiled loops.
 
 Records are decoded as the PGEN specification describes them (main track in all its forms, phase
-skipped, biallelic dosages). What is rarer (fixed-width files, multiallelic records) and hard calls
-of a part of the people are read by pgenlib; both give the same codes.
+skipped, biallelic dosages). What is rarer (fixed-width files, multiallelic records) is read by
+pgenlib; both give the same codes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from rvga.packed import (
     count_bits,
     counts_of_sums,
     fill_dosages,
+    gather_calls,
     gather_dosages,
+    pack_bytes,
     pack_calls,
     pack_dosages,
     sums_of_dosages,
@@ -82,8 +84,6 @@ class PackedReader:
         self._index = None if always_pgenlib else record_index(
             self._path, self._n_file, first, stop
         )  # fmt: skip
-        if self._index is not None and not whole and not self._has_dosages:
-            self._index = None
         if self._has_dosages:
             self._codes = np.zeros((block_variants, width(self._n)), dtype=np.uint16)
         else:
@@ -113,6 +113,7 @@ class PackedReader:
             self._calls = np.zeros_like(self._base)
             self._present = np.zeros(width(self._n_file) // 32, dtype=np.uint32)
             self._line = np.zeros(width(self._n_file), dtype=np.uint16)
+            self._bytes_of_line = np.zeros(width(self._n_file), dtype=np.uint8)
             self._content = bytearray(0)
 
     def read(self, first: int, stop: int) -> Packed:
@@ -169,7 +170,10 @@ class PackedReader:
                     self._chosen, self._sums,
                 )  # fmt: skip
             else:
-                bad = _decode_calls(*places, self._codes, self._base, self._calls)
+                bad = _decode_calls(
+                    *places, self._codes, self._base, self._calls, self._chosen,
+                    self._bytes_of_line,
+                )  # fmt: skip
             if bad >= 0:
                 raise self._damaged(low + bad, low + bad + 1)
             self._release(*extent)
@@ -313,8 +317,10 @@ def _header_bytes(m: int, wide: bool, length_bytes: int, count_bytes: int, flagg
 
 
 @compiled
-def _decode_calls(content, offsets, kinds, n, first_row, out, base, calls):
+def _decode_calls(content, offsets, kinds, n, first_row, out, base, calls, chosen, line):
     """Decode records into rows of ``out`` from ``first_row`` (negative: only for later ones).
+
+    Only the people whose bit is set in ``chosen`` are kept; all where it is empty.
 
     Returns
     -------
@@ -326,7 +332,10 @@ def _decode_calls(content, offsets, kinds, n, first_row, out, base, calls):
         if at < 0:
             return record
         if first_row + record >= 0:
-            _copy_words(calls, out[first_row + record])
+            if chosen.shape[0] == 0:
+                _copy_words(calls, out[first_row + record])
+            else:
+                _choose_calls(calls, chosen, line, out[first_row + record])
     return -1
 
 
@@ -334,7 +343,7 @@ def _decode_calls(content, offsets, kinds, n, first_row, out, base, calls):
 def _decode_dosages(
     content, offsets, kinds, n, first_row, out, base, calls, present, line, chosen, sums
 ):
-    """As :func:`_decode_calls`, to dosages of the people whose bit is set in ``chosen``.
+    """As :func:`_decode_calls`, to dosages.
 
     Sums are taken of each row while it is in cache.
     """
@@ -456,13 +465,22 @@ def _two_categories(content, at, end, n, calls):
     if step == 0 or lower + step > 3:
         return -1
     at += 1
-    halves = calls.view(np.uint16)
-    for byte in range(size):
-        bits = np.uint32(content[at + byte])
-        bits = (bits | (bits << np.uint32(4))) & np.uint32(0x0F0F)
-        bits = (bits | (bits << np.uint32(2))) & np.uint32(0x3333)
-        bits = (bits | (bits << np.uint32(1))) & np.uint32(0x5555)
-        halves[byte] = np.uint16(bits * step + np.uint32(0x5555) * lower)
+    pairs = calls.view(np.uint64)
+    bits = np.zeros(pairs.shape[0], dtype=np.uint32)
+    copy_bytes(types.uintp(bits.ctypes.data), types.uintp(content.ctypes.data + at), size)
+    # Each bit to the lower of two, then times the step; such loops become vector instructions.
+    single = np.uint64(0x5555555555555555)
+    once = single if step & np.uint32(1) else np.uint64(0)
+    twice = single << np.uint64(1) if step & np.uint32(2) else np.uint64(0)
+    least = single * np.uint64(lower)
+    for word in range(pairs.shape[0]):
+        spread = np.uint64(bits[word])
+        spread = (spread | (spread << np.uint64(16))) & np.uint64(0x0000FFFF0000FFFF)
+        spread = (spread | (spread << np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
+        spread = (spread | (spread << np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+        spread = (spread | (spread << np.uint64(2))) & np.uint64(0x3333333333333333)
+        spread = (spread | (spread << np.uint64(1))) & single
+        pairs[word] = ((spread & once) | ((spread << np.uint64(1)) & twice)) + least
     return at + size
 
 
@@ -522,21 +540,30 @@ def _patch_calls(content, at, end, n, calls):
     if starts < 0:
         return np.int64(-1)
     size = _id_bytes(n)
-    person = np.int64(0)
-    for item in range(length):
-        if item & 63 == 0:
-            person = _group_start(content, starts + (item >> 6) * size, size)
-        else:
-            step, at = _number(content, at, end)
-            if at < 0:
+    for group in range(0, length, 64):
+        person = _group_start(content, starts + (group >> 6) * size, size)
+        for item in range(group, min(group + 64, length)):
+            if item > group:
+                if at >= end:
+                    return np.int64(-1)
+                # Nearly all steps are one byte. (Unsigned places spare the check for negative
+                # ones.)
+                step = np.int64(content[np.uint64(at)])
+                if step < 128:
+                    at += 1
+                else:
+                    step, at = _number(content, at, end)
+                    if at < 0:
+                        return np.int64(-1)
+                person += step
+            if person >= n:
                 return np.int64(-1)
-            person += step
-        if person >= n:
-            return np.int64(-1)
-        value = np.uint32(content[values + (item >> 2)] >> (2 * (item & 3))) & np.uint32(3)
-        shift = np.uint32(2 * (person & 15))
-        word = person >> 4
-        calls[word] = (calls[word] & ~(np.uint32(3) << shift)) | (value << shift)
+            place, of = np.uint64(person), np.uint64(item)
+            value = content[np.uint64(values) + (of >> np.uint64(2))]
+            value = np.uint32(value >> np.uint32(2 * (item & 3))) & np.uint32(3)
+            shift = np.uint32(place & np.uint64(15)) * np.uint32(2)
+            word = place >> np.uint64(4)
+            calls[word] = (calls[word] & ~(np.uint32(3) << shift)) | (value << shift)
     return at
 
 
@@ -581,7 +608,7 @@ def _dosages(content, at, end, kind, n, calls, present, target):
         size = (n + 7) >> 3
         if end - at < size:
             return np.int64(-1)
-        present[-1] = np.uint32(0)
+        present[-2:] = np.uint32(0)
         copy_bytes(types.uintp(present.ctypes.data), types.uintp(source + at), size)
         if n & 31:
             present[n >> 5] &= (np.uint32(1) << np.uint32(n & 31)) - np.uint32(1)
@@ -644,3 +671,17 @@ def _choose(line, chosen, target):
     for word in range(chosen.shape[0]):
         gather_dosages(types.uintp(source + 64 * word), chosen[word], types.uintp(address))
         address += 2 * count_bits(np.uint64(chosen[word]))
+
+
+@compiled
+def _choose_calls(calls, chosen, line, target):
+    source, start = calls.ctypes.data, line.ctypes.data
+    masks = chosen.view(np.uint64)
+    number = 0
+    for word in range(masks.shape[0]):
+        gather_calls(types.uintp(source + 16 * word), masks[word], types.uintp(start + number))
+        number += count_bits(masks[word])
+    line[number : 16 * target.shape[0]] = 0
+    address = target.ctypes.data
+    for word in range(target.shape[0] // 4):
+        pack_bytes(types.uintp(start + 64 * word), types.uintp(address + 16 * word))

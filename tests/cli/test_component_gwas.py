@@ -484,6 +484,50 @@ def test_x_needs_sexes_and_a_build(tmp_path):
     assert "the sex of 30 subjects is unknown" in json.loads(summary.read_text())["warnings"][0]
 
 
+def with_sex(null, out, sex):
+    """Copy a null model, with the sexes of its people."""
+    with (
+        formats.open_file(null, "null") as old,
+        formats.create(out, "null", old.attributes, inputs=old.inputs) as writer,
+    ):
+        for name in ("Q", "residual_ldrs", "A", "A_chromosome", "Sigma"):
+            writer.add(name, old[name][...])
+        writer.add("subject", list(old.array("subject")))
+        writer.add("sex", np.asarray(sex, dtype=np.int8))
+    return out
+
+
+def test_sex_of_a_covariate_goes_before_that_of_the_file(tmp_path):
+    n = 60
+    s = make_study(tmp_path, n)
+    sex = np.arange(n) % 2 + 1
+    calls = hard_calls(4, n, seed=1)
+    # The people of the file are in another order than those of the null model.
+    turned = s.subjects[::-1]
+    told = sexed_set(tmp_path, calls[:, ::-1], turned, sex[::-1])
+    build = ("--genome-build", "GRCh38", "--minor-allele-count", 5)
+    expected = gwas(told, s.null, tmp_path / "told.h5", *build)[0]
+    assert np.isfinite(expected).all()
+    # Nobody's sex in the file; then two people's, one of them another; and one known there only.
+    cases = (
+        ([0] * n, sex, 0),
+        ([1, 1] + [0] * (n - 2), sex, 1),
+        ([1, 2, *sex[2:]], [0, 0, *sex[2:]], 0),
+    )
+    for number, (in_file, given, differ) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        main = sexed_set(folder, calls[:, ::-1], turned, list(in_file)[::-1])
+        null, summary = with_sex(s.null, folder / "null.h5", given), folder / "s.json"
+        z = gwas(main, null, folder / "o.h5", *build, "--summary", summary)[0]
+        np.testing.assert_array_equal(z, expected)
+        warnings = json.loads(summary.read_text())["warnings"]
+        told = [text for text in warnings if "sex_column" in text]
+        assert len(told) == (differ > 0)
+        if differ:
+            assert told[0].startswith("x.psam: the sex of 1 of 60 subjects is another than")
+
+
 def test_each_chromosome_has_its_own_null_model(tmp_path):
     n = 150
     s = make_study(tmp_path, n)

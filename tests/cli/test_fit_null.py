@@ -8,35 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from helpers import files_in, run_stage, selected_study
+from helpers import files_in, represented_study, run_stage, selected_study
 from rvga import formats
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    files, images, subjects = selected_study(folder)
-    bases, ldrs = folder / "bases.h5", folder / "ldrs.h5"
-    scores = folder / "scores.h5"
-    given = ("--subjects", subjects, "--bases", bases)
-    table = folder / "ldrs.tsv"
-    for stage, *options in (
-        (
-            "fit_bases",
-            "--images",
-            images,
-            "--subjects",
-            subjects,
-            "--components",
-            4,
-            "--out",
-            bases,
-        ),
-        ("project_images", "--images", images, *given, "--out", scores),
-        ("make_ldrs", "--scores", scores, *given, "--out", ldrs, "--table", table),
-    ):
-        done = run_stage(stage, *options)
-        assert done.returncode == 0, done.stderr
+    files, _, subjects, ldrs = represented_study(tmp_path_factory.mktemp("study"), 4, ldrs=True)
     return files, subjects, ldrs
 
 
@@ -130,6 +108,37 @@ def test_a_redundant_covariate_is_named_not_fatal(study, tmp_path):
         np.testing.assert_allclose(one["A"][...], two["A"][...])
     numbers = json.loads((tmp_path / "n.json").read_text())["numbers"]
     assert numbers["covariates_redundant"] == ["age_months"]
+
+
+@pytest.mark.parametrize("words", [("1", "2"), ("M", "F"), ("male", "Female")])
+def test_sexes_are_written_in_the_order_of_the_subjects(study, tmp_path, words):
+    lines = study[0].covariates.read_text().splitlines()[1:]
+    names = [line.split("\t")[0] for line in lines]
+    sex_of = {name: 1 + row % 2 for row, name in enumerate(names)} | {names[3]: 0}
+    texts = ("NA", *words)
+    table = rewritten(
+        study, tmp_path / "c.tsv", lambda row: row | {"is": texts[sex_of[row["subject"]]]}
+    )
+    options = ("--sex-column", "is", "--covariate-columns", "age")
+    done = fit(study, tmp_path / "n.h5", table, *options)
+    assert done.returncode == 0, done.stderr
+    with formats.open_file(tmp_path / "n.h5", "null") as found:
+        expected = [sex_of[name] for name in found.array("subject")]
+        assert found["sex"][...].tolist() == expected
+        # Taken as they are, not as a covariate, whose missing value would leave a person out.
+        assert json.loads(found.attributes["covariates"]) == ["age", "site=b", "site=c"]
+
+
+def test_a_word_that_is_no_sex_is_refused(study, tmp_path):
+    table = rewritten(study, tmp_path / "c.tsv", lambda row: row | {"is": row["sex"]})
+    options = ("--sex-column", "is", "--covariate-columns", "age")
+    done = fit(study, tmp_path / "n.h5", table, *options)
+    assert done.returncode == 2
+    assert "has '0' in sex_column 'is'; write 1 or M (male), 2 or F (female), or NA" in done.stderr
+    done = fit(study, tmp_path / "n.h5", None, "--sex-column", "gender")
+    assert done.returncode == 2
+    assert "column 'gender' is missing" in done.stderr
+    assert not (tmp_path / "n.h5").exists()
 
 
 def test_chosen_columns_only(study, tmp_path):

@@ -29,7 +29,7 @@ def test_packing_loses_nothing(raw):
     block = packed.pack(raw)
     assert block.is_calls == (raw.dtype == np.int8)
     assert len(block) == M
-    assert block.codes.nbytes == M * 96 * 2 // (8 if block.is_calls else 1)
+    assert block.codes.nbytes == M * 128 * 2 // (8 if block.is_calls else 1)
     np.testing.assert_array_equal([block.dosage(row) for row in range(M)], plain(raw))
 
 
