@@ -77,12 +77,12 @@ def given_parts(args) -> list[PartFiles]:
 
 
 def read_files(
-    reader: PartReader, files: Sequence[tuple[Path, Path | None]], threads: int
+    reader: PartReader, files: Sequence[tuple[Path, Path | None, Path | None]], threads: int
 ) -> Iterator[np.ndarray]:
     """Yield the images' values in order, a few files ahead."""
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(files), 4 * threads):
-            yield from pool.map(lambda pair: reader.read(*pair), files[first : first + 4 * threads])
+            yield from pool.map(lambda of: reader.read(*of), files[first : first + 4 * threads])
 
 
 class Batch:
@@ -125,6 +125,22 @@ class Batch:
             raise InputError(
                 f"{self.args.images[0]}: is a table of subjects, not the image of one; give the "
                 "table itself as --images"
+            )
+        for of, reader in zip(self.files, self.readers, strict=True):
+            if reader.maps is not None and len(reader.maps.chosen) > 1:
+                cli.report(
+                    f"{of[0][0].name}: {len(reader.maps.chosen)} maps an image, one after another"
+                )
+
+    def warn_of_maps(self) -> None:
+        """Say how many images have maps of other names than the first; only order tells them."""
+        others = sum(len(reader.maps.others) for reader in self.readers if reader.maps)
+        if others:
+            cli.warn(
+                f"{others} of {len(self.subjects)} images have maps of other names than the first "
+                "image of their part: they are taken by their order; choose them by name with "
+                "--cifti_maps if they are not the same maps",
+                self.warnings,
             )
 
     def _open_collective(self, lists: list[list[str]]) -> None:
@@ -270,6 +286,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         writer.add("voxel_sum", total)
         writer.add("voxel_sum_of_squares", squares)
         add_geometry(writer, geometry)
+        orders = [reader.maps.order if reader.maps else "" for reader in batch.readers]
+        if any(orders):
+            writer.add("map_order", orders)
+        batch.warn_of_maps()
         missing = int(n * N - count.sum())
         if missing:
             cli.warn(

@@ -96,6 +96,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for message in unknown:
             cli.warn(message, warnings)
+        if images.other_maps:
+            cli.warn(
+                f"{images.other_maps} of {len(args.images)} batches begin with an image whose maps "
+                "have other names than those of the first batch: they are taken by their order; "
+                "choose them by name with --cifti_maps if they are not the same maps",
+                warnings,
+            )
         subjects = samples.sort_by_bytes(sample.subjects)
         n, N = len(subjects), images.n_voxels
         # Covariates that cannot be used are found here, before the long stages.

@@ -368,12 +368,12 @@ def join(geometries: Sequence[Geometry]) -> Geometry:
 def identity(geometry: Geometry) -> str:
     """Return what tells a geometry from another, besides its arrays, as text.
 
-    The format of maps and the names of CIFTI maps are left out: they are those of the first
-    image, whichever that is.
+    The format of maps, the names of CIFTI maps and the structure are left out: they are those of
+    the first image, whichever that is, and it may not say them.
     """
     layouts = [
         {
-            **asdict(replace(layout, suffix="")),
+            **asdict(replace(layout, suffix="", structure="")),
             "maps": len(layout.maps),
             "sections": len(layout.sections),
         }
@@ -387,6 +387,7 @@ def same_voxels(one: Geometry, other: Geometry) -> bool:
 
     return (
         identity(one) == identity(other)
+        and not other_structures(one, other)
         and np.array_equal(one.part, other.part)
         and np.array_equal(one.map_positions(), other.map_positions())
         and np.array_equal(one.coordinates, other.coordinates)
@@ -395,6 +396,26 @@ def same_voxels(one: Geometry, other: Geometry) -> bool:
         and (one.triangles is None) == (other.triangles is None)
         and (one.triangles is None or np.array_equal(one.triangles, other.triangles))
     )
+
+
+def other_structures(one: Geometry, other: Geometry) -> bool:
+    """Return whether two geometries say that they are of different structures (hemispheres)."""
+    return any(
+        bool(a.structure and b.structure) and a.structure.lower() != b.structure.lower()
+        for a, b in zip(one.map_layouts, other.map_layouts, strict=True)
+    )
+
+
+def in_another_order(one: str, other: str) -> bool:
+    """Return whether two files have the same maps in different orders.
+
+    Parameters
+    ----------
+    one, other : str
+        Two digests of the names of maps: in any order, and in the order they are read in. Empty
+        where the names say nothing.
+    """
+    return one != other and bool(one and other) and one.split()[0] == other.split()[0]
 
 
 def runs_of(numbers: np.ndarray) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import tempfile
 import zlib
@@ -25,6 +26,7 @@ VOLUME_KINDS = ("nifti", "analyze", "mgh")
 _CURV_MAGIC = b"\xff\xff\xff"
 _TRIANGLE_MAGIC = b"\xff\xff\xfe"
 _HEAD_BYTES = 1 << 16
+_LABELS = "NIFTI_INTENT_LABEL"
 # Codes of metres and micrometres in a NIfTI header.
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
 # The parser lets many kinds through: of XML, of base64, of zlib, of numbers.
@@ -158,15 +160,19 @@ def _is_text(head: bytes) -> bool:
 
 
 def read_volume(
-    path: str | Path, what: str = "image", data: str | Path | None = None
+    path: str | Path,
+    what: str = "image",
+    data: str | Path | None = None,
+    matrix: str | Path | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the volume (x, y, z) and the affine (4, 4) of a NIfTI, Analyze or MGH file.
 
     The format is told by content, compressed by gzip or not. A fourth dimension of one volume
     is accepted. Scaling (slope and intercept) is applied, that of SPM's Analyze files too. An
-    Analyze header has no affine: it is made of the voxel sizes, with the origin that SPM wrote,
-    or else in the middle, and the first axis pointing left (LAS), as other programs read such
-    files. The affine is in millimetres, whichever unit the header says.
+    Analyze header has no affine: it is that of SPM's ``.mat`` file, or else is made of the voxel
+    sizes, with the origin that SPM wrote, or else in the middle, and the first axis pointing left
+    (LAS), as other programs read such files. The affine is in millimetres, whichever unit the
+    header says.
 
     Parameters
     ----------
@@ -176,6 +182,8 @@ def read_volume(
         What it is, for messages.
     data : path, optional
         The file of values (``.img``) that belongs to a header.
+    matrix : path, optional
+        SPM's ``.mat`` file of an Analyze image; one of its name beside it where not given.
 
     Raises
     ------
@@ -195,15 +203,19 @@ def read_volume(
             f"{path}: not a NIfTI, Analyze or MGH file ({what}; it is {kind_name(kind)}); "
             "convert it to .nii or .nii.gz"
         )
-    volume, affine = _parse_volume(path, content, kind, what, data)
+    volume, affine = _parse_volume(path, content, kind, what, data, matrix)
     shape = volume.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3:
+        advice = (
+            "give a file of several volumes with a list of its subjects (column subjects of the "
+            "samplesheet, or --image_subjects)"
+        )
+        if what != "image":
+            advice = "give a file of one volume"
         raise InputError(
-            f"{path}: has shape {by(shape)}, but one 3-D volume is due ({what}); give a file of "
-            "several volumes with a list of its subjects (column subjects of the samplesheet, or "
-            "--image_subjects)"
+            f"{path}: has shape {by(shape)}, but one 3-D volume is due ({what}); {advice}"
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path}: its affine is not invertible ({affine_text(affine)})")
@@ -218,7 +230,14 @@ def is_pair(head: bytes) -> bool:
     )
 
 
-def _parse_volume(path: Path, content: bytes, kind: str, what: str, data: str | Path | None):
+def _parse_volume(
+    path: Path,
+    content: bytes,
+    kind: str,
+    what: str,
+    data: str | Path | None = None,
+    matrix: str | Path | None = None,
+):
     """Return the array proxy or array of all volumes, and the affine."""
     import nibabel
 
@@ -277,7 +296,12 @@ def _parse_volume(path: Path, content: bytes, kind: str, what: str, data: str | 
     if slope not in (None, 1.0) or intercept not in (None, 0.0):
         array = array * (1.0 if slope is None else slope) + (intercept or 0.0)
     affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    return array, in_millimetres(affine, header) if kind == "nifti" else affine
+    if kind == "nifti":
+        return array, in_millimetres(affine, header)
+    beside = path.with_name(_stem(path) + ".mat")
+    if matrix is None and beside.is_file():
+        matrix = beside
+    return array, affine if matrix is None else _spm_matrix(Path(matrix))
 
 
 def in_millimetres(affine: np.ndarray, header: Any) -> np.ndarray:
@@ -302,15 +326,65 @@ def _spm_scaling(header: Any) -> tuple[float | None, float | None]:
     return slope, intercept if np.isfinite(intercept) else None
 
 
+def _spm_matrix(path: Path) -> np.ndarray:
+    """Return the affine (4, 4) that SPM wrote beside an Analyze image.
+
+    SPM counts voxels from 1. Its variable ``mat`` is the affine; the older ``M`` leaves out that
+    the first axis of Analyze images points left.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    content = content_of(path, "SPM's .mat file")
+    try:
+        found = loadmat(io.BytesIO(content), variable_names=["mat", "M"])
+    # The parser lets many kinds through.
+    except (
+        MatReadError,
+        NotImplementedError,
+        ValueError,
+        TypeError,
+        LookupError,
+        OverflowError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:
+        raise InputError(
+            f"{path}: stands beside an Analyze image and would say where its voxels lie, but is "
+            "no MATLAB file of SPM that can be read; remove it if it is something else, or "
+            "convert the images to NIfTI"
+        ) from error
+    flip = "mat" not in found
+    affine = np.asarray(found.get("M" if flip else "mat", np.empty(0)))
+    if affine.ndim == 3 and affine.shape[2] == 1:
+        affine = affine[:, :, 0]
+    if affine.shape != (4, 4) or affine.dtype.kind not in "iuf" or not np.isfinite(affine).all():
+        raise InputError(
+            f"{path}: stands beside an Analyze image, but has no 4 x 4 matrix 'mat' or 'M' to say "
+            "where its voxels lie; remove it if it is something else, or convert the images to "
+            "NIfTI"
+        )
+    from_zero = np.eye(4)
+    from_zero[:3, 3] = 1.0
+    affine = affine.astype(np.float64) @ from_zero
+    return np.diag([-1.0, 1.0, 1.0, 1.0]) @ affine if flip else affine
+
+
+def _stem(path: Path) -> str:
+    """Return the name of a header without its ending."""
+    return path.name.removesuffix(".gz").removesuffix(".hdr")
+
+
 def _data_file(path: Path, what: str) -> Path:
     """Return the file beside a header that has its values."""
-    stem = path.name.removesuffix(".gz").removesuffix(".hdr")
+    stem = _stem(path)
     for name in (f"{stem}.img", f"{stem}.img.gz"):
         if path.with_name(name).is_file():
             return path.with_name(name)
     raise InputError(
         f"{path}: is a header whose values are in another file ({what}), but there is no "
-        f"{stem}.img beside it; give both"
+        f"{stem}.img beside it; give both, or convert the pair to one .nii"
     )
 
 
@@ -374,11 +448,17 @@ def read_vertices(path: str | Path, what: str = "image", structure: str = "") ->
     if kind == "curv":
         return _parse_curv(path, content)
     if kind == "gifti":
-        return _parse_metric(path, content, what, structure)
+        metric = _parse_metric(path, content, what, structure)
+        if len(metric.maps) != 1:
+            raise InputError(
+                f"{path}: holds {len(metric.maps)} maps, but one is due ({what}); write one file "
+                "a map"
+            )
+        return metric.values[0]
     if kind == "text":
         return _parse_numbers(path, content)
     if kind in ("mgh", "nifti"):
-        volume, _affine = _parse_volume(path, content, kind, what, None)
+        volume, _affine = _parse_volume(path, content, kind, what)
         lengths = [size for size in volume.shape if size > 1]
         if len(lengths) > 1:
             raise InputError(
@@ -428,7 +508,35 @@ def _gifti(path: Path, content: bytes):
     return image
 
 
-def _parse_metric(path: Path, content: bytes, what: str, structure: str) -> np.ndarray:
+@dataclass(frozen=True)
+class Metric:
+    """Values of vertices in a GIFTI file: values (maps, v) float64, names, the structure or ''."""
+
+    values: np.ndarray
+    maps: list[str]
+    structure: str
+
+
+def read_metric(path: str | Path, what: str = "image", structure: str = "") -> Metric:
+    """Return all maps of a GIFTI file of values of vertices.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_vertices`, or the maps are of different sizes.
+    """
+    path = Path(path)
+    content = content_of(path, what)
+    kind = kind_of(content[:_HEAD_BYTES])
+    if kind != "gifti":
+        raise InputError(
+            f"{path}: is {kind_name(kind)}, where GIFTI is due ({what}); give all of a study's "
+            "images in one format"
+        )
+    return _parse_metric(path, content, what, structure)
+
+
+def _parse_metric(path: Path, content: bytes, what: str, structure: str) -> Metric:
     image = _gifti(path, content)
     geometric = ("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_TRIANGLE")
     if any(_intent(array) in geometric for array in image.darrays):
@@ -436,24 +544,34 @@ def _parse_metric(path: Path, content: bytes, what: str, structure: str) -> np.n
             f"{path}: is a surface (points and triangles), but values of its vertices are due "
             f"({what}); give it as --surface"
         )
-    if len(image.darrays) != 1:
+    if what == "image" and any(_intent(array) == _LABELS for array in image.darrays):
         raise InputError(
-            f"{path}: holds {len(image.darrays)} maps, but one is due ({what}); write one file a "
-            "map, and join them by the column part of the samplesheet"
+            f"{path}: holds labels of vertices, but values are due ({what}); give .func.gii or "
+            ".shape.gii"
         )
     theirs = next(filter(None, map(_structure, (image, *image.darrays))), "")
     if theirs and structure and theirs.lower() != structure.lower():
         raise InputError(
             f"{path}: says that it is of {theirs}, but the surface is of {structure} ({what}); "
-            "give the surface of this hemisphere"
+            "give each hemisphere as a part of its own, with its surface"
         )
-    values = np.asarray(image.darrays[0].data)
-    if values.dtype.kind not in "iuf" or values.size != max(values.shape, default=0):
+    values = []
+    for array in image.darrays:
+        data = np.asarray(array.data)
+        if data.dtype.kind not in "iuf" or data.size != max(data.shape, default=0):
+            raise InputError(
+                f"{path}: has values of shape {by(data.shape)} and type {data.dtype}, but one "
+                f"number a vertex is due ({what})"
+            )
+        values.append(data.reshape(-1).astype(np.float64))
+    sizes = sorted({len(of) for of in values})
+    if len(sizes) > 1:
         raise InputError(
-            f"{path}: has values of shape {by(values.shape)} and type {values.dtype}, but one "
-            f"number a vertex is due ({what})"
+            f"{path}: its maps have different numbers of vertices ({', '.join(map(str, sizes))}); "
+            "give one surface a file"
         )
-    return values.reshape(-1).astype(np.float64)
+    names = [str(dict(array.meta).get("Name", "")).strip() for array in image.darrays]
+    return Metric(np.stack(values), names, theirs)
 
 
 def _structure(of) -> str:

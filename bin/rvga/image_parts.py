@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rvga.errors import InputError
-from rvga.geometry import Geometry, Layout, len_of_runs, numbers_of
+from rvga.geometry import Geometry, Layout, in_another_order, join, len_of_runs, numbers_of
 from rvga.image_files import (
     GZIP_MAGIC,
     TABLE_KINDS,
@@ -30,6 +31,7 @@ from rvga.image_files import (
     kind_of,
     orientation,
     read_cifti,
+    read_metric,
     read_surface,
     read_vertices,
     read_volume,
@@ -42,6 +44,7 @@ AFFINE_TOLERANCE_MM = 1e-3
 COORDINATE_RULES = ("auto", "index", "none")
 _IMAGE_NAME = re.compile(r"\.(nii|img|hdr|mgh|mgz|gii)(\.gz)?$", re.IGNORECASE)
 _SURFACE_SUFFIX = {"gifti": ".func.gii", "mgh": ".mgh", "curv": ".curv"}
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SIDES = {"L": ("LEFT", "CortexLeft"), "R": ("RIGHT", "CortexRight")}
 
 
@@ -65,7 +68,7 @@ class Rules:
         ``auto``; ``index``: the number of the column or vertex is its coordinate;
         ``none``: coordinates mean nothing, and nothing is smoothed.
     cifti_maps : tuple of str
-        Names or numbers (from 1) of the maps to read; empty is all.
+        Names or numbers (from 1) of the maps to read from CIFTI or GIFTI; empty is all.
     zero_is_missing : bool
         Whether a value of exactly 0 is missing. Not finite always is.
     """
@@ -86,17 +89,22 @@ class PartReader:
         Whether one file holds many subjects: then :meth:`rows`, else :meth:`read`.
     left_out : sequence of str
         Columns of a table that are neither the subjects nor voxels.
+    maps : Maps, optional
+        Which maps of a file of several are read.
     """
 
     geometry: Geometry
     collective = False
     left_out: Sequence[str] = ()
+    maps: Maps | None = None
 
     def __init__(self, rules: Rules):
         self._rules = rules
 
-    def read(self, path: Path, data: Path | None = None) -> np.ndarray:
+    def read(self, path: Path, data: Path | None = None, matrix: Path | None = None) -> np.ndarray:
         """Return the values (N,) float32 of one image, NaN where missing.
+
+        ``data`` and ``matrix`` are the files of values and of SPM's affine that go with a header.
 
         Raises
         ------
@@ -133,6 +141,133 @@ class PartReader:
         if self._rules.zero_is_missing:
             values[values == 0] = np.nan
         return values
+
+    def _values_of_maps(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """Return the values (maps, N) of one image as a row; refuse a map without any."""
+        places = [path] if len(values) == 1 else [f"{path}, map {k + 1}" for k in self.maps.chosen]
+        rows = (self._values(row, place) for row, place in zip(values, places, strict=True))
+        return np.concatenate(list(rows))
+
+
+class Maps:
+    """Which maps of CIFTI or GIFTI files are read: the chosen ones, in the order of the choice.
+
+    Names of maps often hold a subject's id, so what all names of a file begin or end with says
+    nothing. What is left tells whether another file has the same maps, and in the same order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of all maps of the first image.
+    rules : Rules
+    path : path
+        The first image.
+
+    Attributes
+    ----------
+    chosen : list of int
+        Numbers, from 0, in the first image.
+    labels : list of str
+        What the chosen maps are called: the word that chose them where it is a name, else
+        ``map1``, so that no subject's id is among them.
+    order : str
+        :meth:`order_of` the first image.
+    others : list of Path
+        Files read since whose maps have other names; they were taken by their numbers.
+    """
+
+    def __init__(self, names: Sequence[str], rules: Rules, path: Path):
+        self._wanted = rules.cifti_maps
+        self._first = path.name
+        self.chosen = self._choose(names, path)
+        self._require_distinct(self.chosen, path)
+        words = self._wanted or [""] * len(self.chosen)
+        self.labels = [
+            word if word in names else f"map{k + 1}"
+            for word, k in zip(words, self.chosen, strict=True)
+        ]
+        self._by_name = all(word in names for word in words)
+        self._names = [names[k] for k in self.chosen]
+        self.order = self.order_of(names, self.chosen)
+        self.others: list[Path] = []
+
+    def of(self, names: Sequence[str], path: Path) -> list[int]:
+        """Return which maps (from 0) of a file with these names are read.
+
+        Raises
+        ------
+        InputError
+            A map that was chosen is not there, there are more or fewer, or they stand in another
+            order.
+        """
+        chosen = self._choose(names, path)
+        if len(chosen) != len(self.chosen):
+            raise InputError(
+                f"{path}: has {len(chosen)} maps, but {self._first} has {len(self.chosen)}; choose "
+                "with --cifti_maps"
+            )
+        theirs = self.order_of(names, chosen)
+        if in_another_order(theirs, self.order):
+            raise InputError(
+                f"{path}: has its maps in another order ({', '.join(names[k] for k in chosen)}) "
+                f"than {self._first} ({', '.join(self._names)}); choose them by name with "
+                "--cifti_maps"
+            )
+        self._require_distinct(chosen, path)
+        if theirs != self.order:
+            self.others.append(path)
+        return chosen
+
+    def order_of(self, names: Sequence[str], chosen: Sequence[int]) -> str:
+        """Return digests of a file's names of maps, in any order and of the chosen ones in theirs.
+
+        Empty where the maps are chosen by name, or have no names of their own.
+        """
+        plain = _without_common(names)
+        if self._by_name or not any(plain):
+            return ""
+        digests = (
+            hashlib.blake2b("\n".join(of).encode(), digest_size=8).hexdigest()
+            for of in (sorted(plain), [plain[k] for k in chosen])
+        )
+        return " ".join(digests)
+
+    def _choose(self, names: Sequence[str], path: Path) -> list[int]:
+        chosen = []
+        for word in self._wanted or map(str, range(1, len(names) + 1)):
+            if word in names and self._wanted:
+                if list(names).count(word) > 1:
+                    raise InputError(f"{path}: map '{word}' is there twice; give its number")
+                chosen.append(list(names).index(word))
+            elif word.isdigit() and 1 <= int(word) <= len(names):
+                chosen.append(int(word) - 1)
+            else:
+                raise InputError(
+                    f"{path}: has no map '{word}' (--cifti_maps); its {len(names)} maps are "
+                    f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+                )
+        return chosen
+
+    def _require_distinct(self, chosen: Sequence[int], path: Path) -> None:
+        if len(set(chosen)) < len(chosen):
+            raise InputError(
+                f"{path}: --cifti_maps {','.join(self._wanted)} chooses a map twice; name each once"
+            )
+
+
+def _without_common(names: Sequence[str]) -> list[str]:
+    """Return names without what all of them begin with and end with."""
+    begin = _common_start(names)
+    rest = [name[begin:] for name in names]
+    end = _common_start([name[::-1] for name in rest])
+    return [name[: len(name) - end] for name in rest]
+
+
+def _common_start(names: Sequence[str]) -> int:
+    """Return with how many letters all names begin alike."""
+    first, last = min(names), max(names)
+    same = (one == other for one, other in zip(first, last, strict=False))
+    return next((k for k, equal in enumerate(same) if not equal), min(len(first), len(last)))
 
 
 def open_part(files: PartFiles, rules: Rules, image: Path, subjects: Sequence[str] | None = None):
@@ -277,9 +412,9 @@ class VolumeReader(PartReader):
                 ),
             )
 
-    def read(self, path, data=None):
+    def read(self, path, data=None, matrix=None):
         """Return the values of one image at the mask's voxels."""
-        volume, affine = read_volume(path, "image", data)
+        volume, affine = read_volume(path, "image", data, matrix)
         self.check(path, volume.shape, affine)
         return self._values(self.pick(volume), path)
 
@@ -332,13 +467,18 @@ class VertexReader(PartReader):
             with np.errstate(invalid="ignore"):
                 kept = np.flatnonzero(np.isfinite(mask) & (mask > 0))
             _require_voxels(files.mask, len(kept))
+        self._structure = "" if surface is None else surface.structure
+        metric = read_metric(image) if kind == "gifti" else None
+        if metric is not None:
+            self.maps = Maps(metric.maps, rules, image)
+            self._structure = self._structure or metric.structure
         if surface is None and files.mask is None:
             if series:
                 raise InputError(
                     f"{image}: is values of vertices; give the surface they lie on (--surface) or "
                     "a mask"
                 )
-            size = len(read_vertices(image))
+            size = len(read_vertices(image)) if metric is None else metric.values.shape[1]
             self._origin = f"the first image {image.name}"
         self._size = size
         kept = np.arange(size) if kept is None else kept
@@ -352,7 +492,6 @@ class VertexReader(PartReader):
             places = surface.points[kept]
         on_surface = surface is not None and rules.coordinates != "index"
         self._kept = kept
-        self._structure = "" if surface is None else surface.structure
         self.geometry = Geometry(
             affine=None,
             shape=None,
@@ -375,12 +514,30 @@ class VertexReader(PartReader):
             vertices=surface.points if on_surface else None,
             triangles=surface.triangles if on_surface else None,
         )
+        if self.maps is not None and len(self.maps.chosen) > 1:
+            self.geometry = self._of_maps(self.maps)
 
-    def read(self, path, data=None):
-        """Return the values of one image at the kept vertices."""
-        values = read_vertices(path, "image", self._structure)
-        self.check(path, (len(values),), None)
-        return self._values(values[self._kept], path)
+    def _of_maps(self, maps: Maps) -> Geometry:
+        """Return the geometry of several maps on the same vertices, each a part."""
+        layout = self.geometry.map_layouts[0]
+        names = [
+            label if _FILE_NAME.fullmatch(label) else f"map{k + 1}"
+            for label, k in zip(maps.labels, maps.chosen, strict=True)
+        ]
+        named = [".".join(word for word in (layout.name, name) if word) for name in names]
+        return join(
+            [replace(self.geometry, layouts=(replace(layout, name=name),)) for name in named]
+        )
+
+    def read(self, path, data=None, matrix=None):
+        """Return the values of one image at the kept vertices, one map after another."""
+        if self.maps is None:
+            values = read_vertices(path, "image", self._structure)[None]
+        else:
+            metric = read_metric(path, "image", self._structure)
+            values = metric.values[self.maps.of(metric.maps, path)]
+        self.check(path, values.shape[1:], None)
+        return self._values_of_maps(values[:, self._kept], path)
 
     def check(self, path: Path, shape: Sequence[int], affine: np.ndarray | None) -> None:
         """Refuse another number of vertices than the surface's."""
@@ -415,15 +572,8 @@ class CiftiReader(PartReader):
             )
         first = read_cifti(image)
         self._models, self._origin = first.models, image.name
-        chosen = self._chosen(first.maps, image)
-        # Names of maps may hold a subject's id: only those that the user chose by are kept.
-        named = rules.cifti_maps or [""] * len(chosen)
-        maps = [
-            word if word in first.maps else f"map{k + 1}"
-            for word, k in zip(named, chosen, strict=True)
-        ]
-        self._n_maps = len(maps)
-        self._maps, self._chosen_maps = first.maps, [first.maps[k] for k in chosen]
+        self.maps = Maps(first.maps, rules, image)
+        maps = self.maps.labels
         places, vertex, surfaces, with_places = self._places(files, rules, image)
         structure = np.concatenate(
             [np.full(len_of_runs(m["runs"]), k) for k, m in enumerate(self._models)]
@@ -466,25 +616,6 @@ class CiftiReader(PartReader):
             vertices=np.concatenate([of.points for of in surfaces]) if surfaces else None,
             triangles=_stacked_triangles(surfaces) if surfaces else None,
         )
-
-    def _chosen(self, maps: Sequence[str], path: Path) -> list[int]:
-        """Return which maps (from 0) of a file are chosen."""
-        if not self._rules.cifti_maps:
-            return list(range(len(maps)))
-        chosen = []
-        for word in self._rules.cifti_maps:
-            if word in maps:
-                if list(maps).count(word) > 1:
-                    raise InputError(f"{path}: map '{word}' is there twice; give its number")
-                chosen.append(list(maps).index(word))
-            elif word.isdigit() and 1 <= int(word) <= len(maps):
-                chosen.append(int(word) - 1)
-            else:
-                raise InputError(
-                    f"{path}: has no map '{word}' (--cifti_maps); its {len(maps)} maps are "
-                    f"{', '.join(maps[:5])}{', …' if len(maps) > 5 else ''}"
-                )
-        return chosen
 
     def _places(self, files: PartFiles, rules: Rules, image: Path):
         """Return coordinates (g, 3) or an index (g, 1), vertices, surfaces, whether they count."""
@@ -547,24 +678,12 @@ class CiftiReader(PartReader):
                 f"{difference}; resample the file"
             )
 
-    def read(self, path, data=None):
+    def read(self, path, data=None, matrix=None):
         """Return the values of the chosen maps, one map after another."""
         cifti = read_cifti(path)
         self._require_same_models(cifti.models, path)
-        chosen = self._chosen(cifti.maps, path)
-        if len(chosen) != self._n_maps:
-            raise InputError(
-                f"{path}: has {len(chosen)} maps, but {self._origin} has {self._n_maps}; choose "
-                "with --cifti_maps"
-            )
-        named = [cifti.maps[k] for k in chosen]
-        # Names that hold a subject's id differ from file to file; the same ones tell an order.
-        if named != self._chosen_maps and sorted(cifti.maps) == sorted(self._maps):
-            raise InputError(
-                f"{path}: has its maps in another order ({', '.join(named)}) than {self._origin} "
-                f"({', '.join(self._chosen_maps)}); choose them by name with --cifti_maps"
-            )
-        return self._values(cifti.values[chosen][:, self._kept].reshape(-1), path)
+        chosen = self.maps.of(cifti.maps, path)
+        return self._values_of_maps(cifti.values[chosen][:, self._kept], path)
 
 
 def _is_of(model: dict[str, Any], surface: Surface, paths: Sequence[Path]) -> bool:
@@ -884,19 +1003,21 @@ def part_files(
     )
 
 
-def pair_files(paths: Sequence[Path]) -> list[tuple[Path, Path | None]]:
-    """Return images with, where an image is a header, the file of values that follows it.
+def pair_files(paths: Sequence[Path]) -> list[tuple[Path, Path | None, Path | None]]:
+    """Return images with, where an image is a header, the files of values and affine after it.
 
-    A header whose values do not follow has them beside it.
+    What belongs to a header and does not follow stands beside it.
     """
-    result: list[tuple[Path, Path | None]] = []
+    result: list[tuple[Path, Path | None, Path | None]] = []
     waiting = False
     for path in paths:
-        if waiting and path.name.removesuffix(".gz").endswith(".img"):
-            result[-1] = (result[-1][0], path)
-            waiting = False
+        name = path.name.removesuffix(".gz").lower()
+        if waiting and name.endswith(".img"):
+            result[-1] = (result[-1][0], path, None)
             continue
-        head = head_of(path)
-        waiting = is_pair(head)
-        result.append((path, None))
+        if waiting and name.endswith(".mat"):
+            result[-1] = (*result[-1][:2], path)
+            continue
+        waiting = is_pair(head_of(path))
+        result.append((path, None, None))
     return result

@@ -22,6 +22,11 @@ _INDEX_COLUMN = re.compile(r"__index_level_[0-9]+__")
 COORDINATES = ("x", "y", "z")
 MISSING = (b"", b"NA", b"na", b"N/A", b"NULL", b".")
 _BATCH_VALUES = 1 << 22
+# Groups of rows of parquet up to this size are read some columns at a time.
+_GROUP_BYTES = 1 << 28
+_COLUMNS_AT_A_TIME = 1000
+# What a column of parquet costs in bytes: once, in every group of rows, and while it is open.
+_PARQUET_COLUMN_BYTES, _PARQUET_CHUNK_BYTES, _PARQUET_READER_BYTES = 3_000, 1_000, 8_000
 
 
 class ImageTable:
@@ -122,6 +127,7 @@ class TextTable(ImageTable):
         self._id, self._skipped = _id_columns(path, names)
         self._width = len(names)
         self.columns = [name for k, name in enumerate(names) if k not in self._skipped]
+        _require_names(path, names)
         self.left_out = [names[k] for k in sorted(self._skipped - {self._id})]
         _require_columns(path, self.columns)
 
@@ -255,10 +261,10 @@ class TextTable(ImageTable):
 class ParquetTable(ImageTable):
     """A parquet file; a group of rows, or part of one, is in memory at a time.
 
-    The format keeps a description of every column in every group of rows, all in memory.
+    The format keeps a description of every column in every group of rows, all in memory. A group
+    that is small enough is read some columns at a time, which needs much less than all columns
+    at once, some rows at a time.
     """
-
-    column_bytes = 16_000
 
     def __init__(self, path: Path):
         import pyarrow
@@ -270,15 +276,14 @@ class ParquetTable(ImageTable):
             self._file = pyarrow.parquet.ParquetFile(path)
             schema = self._file.schema_arrow
         except self._errors as error:
-            raise InputError(
-                f"{path}: not a readable parquet file, cut short or damaged "
-                f"({str(error).splitlines()[0]}); copy it again"
-            ) from error
+            raise self._damaged(error) from error
         self._id, skipped = _id_columns(path, schema.names)
         self.columns = [name for k, name in enumerate(schema.names) if k not in skipped]
         self.left_out = [schema.names[k] for k in sorted(skipped - {self._id})]
+        _require_names(path, schema.names)
         self._id_name = schema.names[self._id]
         _require_columns(path, self.columns)
+        single = True
         for name in self.columns:
             kind = schema.field(name).type
             numeric = pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
@@ -287,31 +292,36 @@ class ParquetTable(ImageTable):
                     f"{path}: column '{name}' is of type {kind}, but numbers are due; remove it, "
                     "or make it a number"
                 )
+            single &= kind == pyarrow.float32()
+        self._dtype = np.dtype(np.float32 if single else np.float64)
+        metadata = self._file.metadata
+        groups = [metadata.row_group(k).num_rows for k in range(metadata.num_row_groups)]
+        # First row and number of rows of each group.
+        self._groups = list(zip(np.cumsum([0, *groups[:-1]]).tolist(), groups, strict=True))
+        held = max(groups, default=0) * self._dtype.itemsize
+        described = _PARQUET_COLUMN_BYTES + _PARQUET_CHUNK_BYTES * len(groups)
+        by_rows = held * len(self.columns) > _GROUP_BYTES
+        self.column_bytes = described + (_PARQUET_READER_BYTES if by_rows else held)
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(
+            f"{self.path}: not a readable parquet file, cut short or damaged "
+            f"({str(error).splitlines()[0]}); copy it again"
+        )
 
     def rows(self, share=(1, 1), wanted=None):
         """Yield the rows of a share of the row numbers."""
-        n = self._file.metadata.num_rows
-        begin, end = share_of_rows(n, share)
-        first = 0
-        groups = []
-        for group in range(self._file.num_row_groups):
-            size = self._file.metadata.row_group(group).num_rows
-            if first < end and first + size > begin:
-                groups.append((group, first))
-            first += size
-        size = max(1, _BATCH_VALUES // max(1, len(self.columns)))
-        for group, first in groups:
+        begin, end = share_of_rows(self._file.metadata.num_rows, share)
+        for group, (first, size) in enumerate(self._groups):
+            if first >= end or first + size <= begin:
+                continue
             row = first
-            batches = self._file.iter_batches(batch_size=size, row_groups=[group])
-            try:
-                for batch in batches:
-                    yield from self._batch(batch, row, begin, end, wanted)
-                    row += batch.num_rows
-            except self._errors as error:
-                raise InputError(
-                    f"{self.path}: cannot be read, cut short or damaged "
-                    f"({str(error).splitlines()[0]}); copy it again"
-                ) from error
+            for ids, values in self._pieces(group, size):
+                for k in range(max(begin - row, 0), min(end - row, len(ids))):
+                    subject = self._checked(ids[k], row + k)
+                    if wanted is None or subject in wanted:
+                        yield f"{self.path}, row {row + k + 1}", subject, values[k]
+                row += len(ids)
 
     def ids(self, share=(1, 1)):
         """Yield the subjects of a share."""
@@ -323,25 +333,36 @@ class ParquetTable(ImageTable):
                     yield self._checked(subject, row)
                 row += 1
 
+    def _pieces(self, group: int, size: int) -> Iterator[tuple[list[object], np.ndarray]]:
+        """Yield ids and values (rows, N) of a group, as a whole or some rows at a time."""
+        N = len(self.columns)
+        try:
+            if size * N * self._dtype.itemsize <= _GROUP_BYTES:
+                found = self._file.read_row_group(group, columns=[self._id_name])
+                values = np.empty((size, N), dtype=self._dtype)
+                for first in range(0, N, _COLUMNS_AT_A_TIME):
+                    names = self.columns[first : first + _COLUMNS_AT_A_TIME]
+                    part = self._file.read_row_group(group, columns=names, use_threads=False)
+                    for k, name in enumerate(names, start=first):
+                        values[:, k] = part.column(name).to_numpy()
+                yield found.column(0).to_pylist(), values
+                return
+            batches = self._file.iter_batches(
+                batch_size=max(1, _BATCH_VALUES // N), row_groups=[group]
+            )
+            for batch in batches:
+                values = np.empty((batch.num_rows, N), dtype=self._dtype)
+                for k, name in enumerate(self.columns):
+                    values[:, k] = batch.column(name).to_numpy(zero_copy_only=False)
+                yield batch.column(self._id_name).to_pylist(), values
+        except self._errors as error:
+            raise self._damaged(error) from error
+
     def _checked(self, subject: object, row: int) -> str:
-        text = "" if subject is None else str(subject).strip()
+        text = "" if subject is None else _id_text(subject)
         if not text:
             raise InputError(f"{self.path}, row {row + 1}: the subject id is empty")
         return text
-
-    def _batch(self, batch, row: int, begin: int, end: int, wanted):
-        low, high = max(begin - row, 0), min(end - row, batch.num_rows)
-        if low >= high:
-            return
-        batch = batch.slice(low, high - low)
-        ids = batch.column(self._id_name).to_pylist()
-        values = np.empty((len(ids), len(self.columns)))
-        for k, name in enumerate(self.columns):
-            values[:, k] = batch.column(name).to_numpy(zero_copy_only=False)
-        for k, subject in enumerate(ids):
-            subject = self._checked(subject, row + low + k)
-            if wanted is None or subject in wanted:
-                yield f"{self.path}, row {row + low + k + 1}", subject, values[k]
 
 
 class HDF5Table(ImageTable):
@@ -374,6 +395,7 @@ class HDF5Table(ImageTable):
         )
         if len(self.columns) != N:
             raise InputError(f"{path}: has {len(self.columns)} names for {N} voxels")
+        _require_names(path, self.columns)
         _require_columns(path, self.columns)
         places = self._dataset(("coordinates", "coord"), "")
         if places is not None:
@@ -527,9 +549,22 @@ def _require_columns(path: Path, columns: Sequence[str]) -> None:
         seen: set[str] = set()
         twice = next(name for name in columns if name in seen or seen.add(name))
         raise InputError(f"{path}: column '{twice}' is there twice; rename or remove one")
-    empty = next((k for k, name in enumerate(columns) if not name), None)
+
+
+def _require_names(path: Path, names: Sequence[str]) -> None:
+    empty = next((k for k, name in enumerate(names) if not name), None)
     if empty is not None:
-        raise InputError(f"{path}: column {empty + 2} has no name")
+        raise InputError(
+            f"{path}: column {empty + 1} has no name; give it one, or leave it out if it is a "
+            "row number or follows the last separator"
+        )
+
+
+def _id_text(value: object) -> str:
+    """Return an id as text; a whole number that is stored as a fraction is meant as one."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
 
 
 def _texts(dataset, path: Path) -> list[str]:
@@ -541,7 +576,7 @@ def _texts(dataset, path: Path) -> list[str]:
         raise InputError(f"{path}: ids or names have shape {values.shape}; one a row is due")
     try:
         return [
-            (value.decode("utf-8") if isinstance(value, bytes) else str(value)).strip()
+            value.decode("utf-8").strip() if isinstance(value, bytes) else _id_text(value)
             for value in values.tolist()
         ]
     except UnicodeDecodeError as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rvga import formats
 from rvga.errors import InputError
-from rvga.geometry import Geometry, geometry_of, identity, same_voxels
+from rvga.geometry import Geometry, geometry_of, identity, in_another_order, same_voxels
 
 _BLOCK_VALUES = 1 << 24
 _DIGEST_BYTES = 16
@@ -71,11 +71,14 @@ class ImageSet:
         Of all voxels of the mask.
     batch_counts : (N,)
         Subjects with a finite value, by voxel, over all batches.
+    other_maps : int
+        Batches whose first image has maps of other names than the first of all.
 
     Raises
     ------
     InputError
-        A file is damaged, batches are on different voxels, or a subject is in two batches.
+        A file is damaged, batches are on different voxels, their maps are in different orders,
+        or a subject is in two batches.
     """
 
     def __init__(self, paths: Sequence[str | Path]):
@@ -89,6 +92,7 @@ class ImageSet:
     def _open(self, paths: Sequence[str | Path]) -> None:
         place: dict[str, tuple[int, int]] = {}
         self.batch_counts = None
+        self.other_maps = 0
         for number, path in enumerate(paths):
             batch = formats.open_file(path, "images")
             self._files.append(batch)
@@ -96,13 +100,23 @@ class ImageSet:
             if number == 0:
                 self.geometry = geometry
                 self.batch_counts = batch["voxel_count"][...]
+                orders = _map_orders(batch)
             else:
                 if not same_voxels(geometry, self.geometry):
                     raise InputError(
                         f"{path}: is on other voxels than {paths[0]}; "
-                        "read all batches under the same mask"
+                        "read all batches under the same mask or surface, from images of one kind"
                     )
                 self.batch_counts += batch["voxel_count"][...]
+                theirs = _map_orders(batch)
+                if any(map(in_another_order, theirs, orders)):
+                    raise InputError(
+                        f"{path}: its first image (of '{batch.array('subject')[0]}') has its maps "
+                        f"in another order than that of {paths[0]} (of "
+                        f"'{self._files[0].array('subject')[0]}'); choose them by name with "
+                        "--cifti_maps"
+                    )
+                self.other_maps += theirs != orders
             for row, subject in enumerate(batch.array("subject")):
                 if subject in place:
                     earlier = self._files[place[subject][0]].path
@@ -182,6 +196,10 @@ class ImageSet:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _map_orders(batch: formats.Envelope) -> list[str]:
+    return list(batch.array("map_order")) if "map_order" in batch else []
 
 
 def geometry_digest(geometry: Geometry) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from helpers import (
     files_in,
     make_image_study,
     run_stage,
+    write_cifti,
+    write_maps,
     write_metric,
     write_nifti,
     write_surface,
@@ -118,11 +121,28 @@ def one_id_less(study):
     return "holds 11 subject ids for 12 images"
 
 
+def turned(study):
+    affine = AFFINE.copy()
+    affine[0, 0], affine[0, 3] = -2, 5
+    write_nifti(study.images[5], study.volumes[5][::-1], affine)
+    return "its axes point to LAS, the mask's to RAS: the orientations are mixed"
+
+
+def zeros(study):
+    write_nifti(study.images[5], np.zeros((6, 5, 4), dtype=np.float32), AFFINE)
+    return f"{study.images[5].name}: every value inside the mask is 0"
+
+
+def nothing(study):
+    write_nifti(study.images[5], np.full((6, 5, 4), np.nan, dtype=np.float32), AFFINE)
+    return f"{study.images[5].name}: no voxel inside the mask has a finite value"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         missing, empty, truncated, other_shape, other_affine, no_mask, empty_mask, twice,
-        one_id_less,
+        one_id_less, turned, zeros, nothing,
     ],
 )  # fmt: skip
 def test_bad_input_is_one_message_and_leaves_nothing(study, tmp_path, spoil):
@@ -190,6 +210,30 @@ def test_volumes_one_file_and_a_table_give_equal_images(study, tmp_path):
             assert done.returncode == 0, done.stderr
             shares.append(images_of(out))
         assert sorted(shares[0][0] + shares[1][0]) == found["single"][0]
+
+
+def test_several_maps_of_gifti_are_read_one_after_another(tmp_path):
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=(3, 2, 20)).astype(np.float32)
+    for k, maps in enumerate(values):
+        names = ["area", "thickness"] if k < 2 else ["area", "curvature"]
+        write_maps(tmp_path / f"{k}.gii", maps, names)
+    (tmp_path / "ids.txt").write_text("s0\ns1\ns2\n")
+    given = ("--subjects", tmp_path / "ids.txt", "--out", tmp_path / "x.h5")
+    files = ("--images", [tmp_path / f"{k}.gii" for k in range(3)])
+    done = run_stage("read_images", *files, *given, "--summary", tmp_path / "x.json")
+    assert done.returncode == 0, done.stderr
+    assert "0.gii: 2 maps an image, one after another" in done.stderr
+    np.testing.assert_array_equal(images_of(tmp_path / "x.h5")[1], values.reshape(3, 40))
+    summary = json.loads((tmp_path / "x.json").read_text())
+    assert summary["numbers"]["parts"] == ["map1", "map2"]
+    assert summary["warnings"][0].startswith(
+        "1 of 3 images have maps of other names than the first"
+    )
+    done = run_stage("read_images", *files, *given, "--cifti-maps", "area")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(images_of(tmp_path / "x.h5")[1], values[:, 0])
+    assert "other names" not in done.stderr
 
 
 def gifti_study(folder, n=6, vertices=20):
@@ -322,9 +366,47 @@ def parts_of_one_name(folder):
     return given, "each part needs a name of its own"
 
 
+def another_number_of_volumes(folder):
+    write_nifti(folder / "all.nii", np.ones((3, 3, 3, 4)), AFFINE)
+    write_nifti(folder / "mask.nii", np.ones((3, 3, 3)), AFFINE)
+    (folder / "ids.txt").write_text("s1\ns2\ns3\n")
+    given = ["--images", folder / "all.nii", "--mask", folder / "mask.nii", "--share", "1/1"]
+    given += ["--subjects", folder / "ids.txt"]
+    return given, "all.nii: has 4 volumes (shape 3 x 3 x 3 x 4), but the list of subjects has 3 ids"
+
+
+def another_number_of_vertices(folder):
+    gifti_study(folder)
+    write_metric(folder / "lh.3.gii", np.ones(19))
+    given = ["--images", *[folder / f"lh.{k}.gii" for k in range(6)]]
+    given += ["--subjects", folder / "ids.txt", "--surface", folder / "lh.surf.gii"]
+    return given, "lh.3.gii: has 19 vertices, but the surface lh.surf.gii has 20"
+
+
+def one_of_two_brain_models_without_coordinates(folder):
+    gifti_study(folder)
+    (folder / "ids.txt").write_text("s1\n")
+    write_cifti(folder / "a.dscalar.nii", np.ones((1, 40)), ["thickness"])
+    given = ["--images", folder / "a.dscalar.nii", "--subjects", folder / "ids.txt"]
+    given += ["--surface", folder / "lh.surf.gii"]
+    return given, "CORTEX_RIGHT has no coordinates, while others have (1 of 2 lack them)"
+
+
+def no_matrix_of_spm(folder):
+    nibabel.AnalyzeImage(np.ones((3, 3, 3)), AFFINE).to_filename(folder / "a.hdr")
+    write_nifti(folder / "mask.nii", np.ones((3, 3, 3)), AFFINE)
+    (folder / "ids.txt").write_text("s1\n")
+    (folder / "a.mat").write_text("1 0 0 0\n")
+    given = ["--images", *[folder / f"a.{ending}" for ending in ("hdr", "img", "mat")]]
+    given += ["--subjects", folder / "ids.txt", "--mask", folder / "mask.nii"]
+    return given, "a.mat: stands beside an Analyze image and would say where its voxels lie, but is"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
+        another_number_of_volumes, another_number_of_vertices, no_matrix_of_spm,
+        one_of_two_brain_models_without_coordinates,
         twice_in_a_table, mask_for_a_table, volumes_without_ids, no_mask_for_a_volume,
         a_table_as_one_image, text_named_as_an_image, no_share,
         parts_of_one_name,

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from helpers import files_in, make_image_study, run_stage, write_nifti
+from helpers import files_in, make_image_study, run_stage, write_cifti, write_nifti
 from rvga import formats
 from rvga.samples import sample_hash
 
@@ -335,6 +335,54 @@ def test_bad_input_is_one_message_and_leaves_nothing(study, tmp_path, spoil):
     assert done.stderr.count("ERROR") == 1
     assert "Traceback" not in done.stderr
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("second", "options", "refused", "warned"),
+    [
+        (["{s}_area", "{s}_thickness"], (), False, False),
+        (["{s}_thickness", "{s}_area"], (), True, False),
+        (["{s}_thickness", "{s}_area"], ("--cifti-maps", "1"), True, False),
+        (["{s}_curvature", "{s}_thickness"], (), False, True),
+        (["area", "thickness"], ("--cifti-maps", "thickness,area"), False, False),
+    ],
+)
+def test_maps_are_in_one_order_in_every_batch(tmp_path, second, options, refused, warned):
+    rng = np.random.default_rng(4)
+    by_name = "," in "".join(options)
+    first = ["thickness", "area"] if by_name else ["{s}_area", "{s}_thickness"]
+    paths = []
+    for number, names in enumerate((first, second)):
+        subjects = [f"s{10 * number + k}" for k in range(10)]
+        for subject in subjects:
+            maps = rng.normal(size=(2, 12))
+            named = [name.format(s=subject) for name in names]
+            write_cifti(tmp_path / f"{subject}.dscalar.nii", maps, named)
+        ids = tmp_path / f"{number}.txt"
+        ids.write_text("\n".join(subjects) + "\n")
+        paths.append(tmp_path / f"images.{number}.h5")
+        done = run_stage(
+            "read_images",
+            *("--images", [tmp_path / f"{subject}.dscalar.nii" for subject in subjects]),
+            *("--subjects", ids, "--out", paths[-1], *options),
+        )
+        assert done.returncode == 0, done.stderr
+        assert "other names" not in done.stderr
+    table = tmp_path / "covariates.tsv"
+    rows = [f"s{k}\t{40 + k * k % 17}" for k in range(20)]
+    table.write_text("\n".join(["subject\tage", *rows]) + "\n")
+    out = tmp_path / "subjects.h5"
+    done = run_stage(
+        "select_subjects", "--images", paths, "--covariates", table, "--out", out,
+        "--summary", tmp_path / "x.json",
+    )  # fmt: skip
+    assert done.returncode == (2 if refused else 0), done.stderr
+    message = "images.1.h5: its first image (of 's10') has its maps in another order than that of"
+    assert (message in done.stderr) == refused
+    assert out.exists() != refused
+    assert ("1 of 2 batches begin with an image whose maps have other names" in done.stderr) == (
+        warned
+    )
 
 
 def test_a_subject_in_two_batches_is_refused(study, tmp_path):

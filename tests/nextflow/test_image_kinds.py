@@ -10,9 +10,10 @@ import sys
 import nibabel
 import numpy as np
 import pytest
+from scipy.io import savemat
 from scipy.spatial import cKDTree
 
-from helpers import write_metric, write_surface
+from helpers import write_cifti, write_metric, write_nifti, write_surface
 from rvga import formats
 
 pytestmark = pytest.mark.xdist_group("nextflow-kinds")
@@ -118,3 +119,44 @@ def test_a_table_with_coordinates(study, nextflow):
         assert [row["voxel"] for row in rows] == names
     assert list(out.rglob("*.nii.gz")) == []
     assert "</html>" in (out / "report.html").read_text()
+
+
+def test_analyze_with_the_affine_of_spm_beside_cifti_of_two_maps(tmp_path, nextflow):
+    rng = np.random.default_rng(3)
+    shape, n = (5, 4, 3), 14
+    affine = np.array([[0, -2.0, 0, 9], [2, 0, 0, -5], [0, 0, 2, -3], [0, 0, 0, 1]])
+    write_nifti(tmp_path / "mask.nii.gz", np.ones(shape, dtype=np.uint8), affine)
+    from_one = np.eye(4)
+    from_one[:3, 3] = -1
+    sheet = ["subject,image,part"]
+    for k in range(n):
+        image = nibabel.AnalyzeImage(rng.normal(size=shape).astype(np.float32), np.eye(4))
+        image.to_filename(tmp_path / f"s{k}.hdr")
+        savemat(tmp_path / f"s{k}.mat", {"mat": affine @ from_one})
+        maps = rng.normal(size=(2, 16))
+        write_cifti(tmp_path / f"s{k}.dscalar.nii", maps, [f"s{k}_area", f"s{k}_thickness"])
+        sheet += [f"s{k},s{k}.img,volume", f"s{k},s{k}.dscalar.nii,cortex"]
+    (tmp_path / "images.csv").write_text("\n".join(sheet) + "\n")
+    (tmp_path / "parts.csv").write_text("part,mask\nvolume,mask.nii.gz\ncortex,\n")
+    rows = [f"s{k}\t{40 + k * k % 11}" for k in range(n)]
+    (tmp_path / "covariates.tsv").write_text("\n".join(["subject\tage", *rows]) + "\n")
+    given = (
+        *("--images", "images.csv", "--parts", "parts.csv", "--covariates", "covariates.tsv"),
+        *("--components", 3, "--images_per_batch", 7, "--study", "mixed"),
+    )
+    done = nextflow(tmp_path, *given, "--outdir", "results/mixed")
+    assert done.returncode == 0, done.text
+    volume = nibabel.load(tmp_path / "results/mixed/coverage/coverage.volume.nii.gz")
+    np.testing.assert_allclose(volume.affine, affine)
+    cifti = nibabel.load(tmp_path / "results/mixed/coverage/coverage.cortex.dscalar.nii")
+    assert cifti.shape == (2, 16)
+    with formats.open_file(tmp_path / "results/mixed/bases.h5", "bases") as bases:
+        assert bases["bases"].shape == (60 + 32, 3)
+    # The first image of the second batch has its maps the other way round.
+    write_cifti(tmp_path / "s7.dscalar.nii", maps, ["s7_thickness", "s7_area"])
+    for k in range(8, n):
+        write_cifti(tmp_path / f"s{k}.dscalar.nii", maps, [f"s{k}_thickness", f"s{k}_area"])
+    done = nextflow(tmp_path, *given, "--outdir", "results/turned", "-resume")
+    assert done.returncode == 2, done.text
+    message = "SELECT_SUBJECTS: images/images.00002.h5: its first image (of 's7') has its maps in"
+    assert message in done.text

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis
+from scipy.io import savemat
 
 import helpers
-from helpers import write_metric
+from helpers import write_maps, write_metric
 from rvga import image_files, image_tables
 from rvga.errors import InputError
-from rvga.geometry import describe, join
+from rvga.geometry import describe, identity, join, same_voxels
 from rvga.image_parts import PartFiles, Rules, map_values, open_part, pair_files, part_files
 
 DATA = Path(os.environ.get("RVGA_TEST_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -175,11 +176,75 @@ def test_analyze_and_nifti_pairs_are_header_and_values(tmp_path):
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
         values.rename(elsewhere / values.name)
-        assert pair_files([header, elsewhere / values.name]) == [(header, elsewhere / values.name)]
+        found = pair_files([header, elsewhere / values.name])
+        assert found == [(header, elsewhere / values.name, None)]
         found, _ = image_files.read_volume(header, "image", elsewhere / values.name)
         np.testing.assert_array_equal(found, data)
         with pytest.raises(InputError, match=rf"{name}\.hdr: .*no {name}\.img beside it"):
             image_files.read_volume(header)
+
+
+def spm_matrix(affine):
+    """Return an affine (4, 4) for voxels counted from 1, as SPM writes it."""
+    from_one = np.eye(4)
+    from_one[:3, 3] = -1
+    return affine @ from_one
+
+
+@pytest.mark.parametrize("name", ["mat", "M"])
+def test_spm_says_where_the_voxels_of_analyze_images_lie(tmp_path, name):
+    angle = 0.3
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
+    affine = AFFINE.copy()
+    affine[:2, :3] = turn @ np.diag([2.0, 2, 2])
+    header = tmp_path / "a.hdr"
+    nibabel.AnalyzeImage(volume(), np.diag([2.0, 2, 2, 1])).to_filename(header)
+    plain = image_files.read_volume(header)[1]
+    written = affine if name == "mat" else np.diag([-1.0, 1, 1, 1]) @ affine
+    savemat(tmp_path / "a.mat", {name: spm_matrix(written), "other": 1})
+    found, found_affine = image_files.read_volume(header)
+    np.testing.assert_array_equal(found, volume())
+    np.testing.assert_allclose(found_affine, affine, atol=1e-12)
+    assert np.abs(found_affine - plain).max() > 1
+    # An independent reader agrees.
+    read_there = nibabel.Spm99AnalyzeImage.from_filename(header).affine
+    np.testing.assert_allclose(found_affine, read_there, atol=1e-12)
+    mask = tmp_path / "mask.nii"
+    save(mask, np.ones(SHAPE, dtype=np.uint8), affine)
+    np.testing.assert_array_equal(read(header, mask=mask), volume().ravel())
+    save(mask, np.ones(SHAPE, dtype=np.uint8), plain)
+    with pytest.raises(InputError, match=r"a\.hdr: its affine .* is another one than that of the"):
+        read(header, mask=mask)
+    # Where it does not stand beside the header, it is named.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (tmp_path / "a.img", tmp_path / "a.mat"):
+        path.rename(elsewhere / path.name)
+    given = pair_files([header, elsewhere / "a.img", elsewhere / "a.mat"])
+    assert given == [(header, elsewhere / "a.img", elsewhere / "a.mat")]
+    path, *others = given[0]
+    np.testing.assert_allclose(image_files.read_volume(path, "image", *others)[1], affine)
+
+
+def test_a_mat_file_that_is_not_spms_is_refused(tmp_path):
+    header, matrix = tmp_path / "a.hdr", tmp_path / "a.mat"
+    nibabel.AnalyzeImage(volume(), AFFINE).to_filename(header)
+    matrix.write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    with pytest.raises(InputError, match=r"a\.mat: .*no MATLAB file of SPM .*; remove it .*NIfTI"):
+        image_files.read_volume(header)
+    good = tmp_path / "good.mat"
+    savemat(good, {"mat": np.eye(4)})
+    for length in range(0, good.stat().st_size, 7):
+        matrix.write_bytes(good.read_bytes()[:length])
+        with pytest.raises(InputError, match=r"a\.mat: "):
+            image_files.read_volume(header)
+    for content in ({"other": np.eye(4)}, {"mat": np.eye(3)}, {"mat": np.full((4, 4), np.nan)}):
+        savemat(matrix, content)
+        with pytest.raises(InputError, match=r"a\.mat: .*no 4 x 4 matrix 'mat' or 'M'"):
+            image_files.read_volume(header)
+    # NIfTI says itself where its voxels lie.
+    nibabel.Nifti1Pair(volume(), AFFINE).to_filename(tmp_path / "a.hdr")
+    np.testing.assert_allclose(image_files.read_volume(header)[1], AFFINE)
 
 
 def test_the_scale_and_origin_that_spm_wrote_are_applied(tmp_path):
@@ -336,12 +401,62 @@ def test_cifti_maps_in_another_order_are_refused(tmp_path):
             reader.read(other)
     reader = open_part(PartFiles(), Rules(cifti_maps=("area", "thickness")), first)
     np.testing.assert_array_equal(reader.read(other), values.ravel())
-    # Names with a subject's id are others in every file.
-    mine, yours = (
-        write_cifti(tmp_path / f"{s}.nii", cortex(), values, [f"{s}_{name}" for name in names])
-        for s in ("s1", "s2")
-    )
-    np.testing.assert_array_equal(open_part(PartFiles(), Rules(), mine).read(yours), values.ravel())
+    # Names with a subject's id are others in every file, and still tell the order.
+    for form in ("{s}_{name}", "{name} of {s}", "sub-{s}_{name}_32k"):
+        mine, yours, turned = (
+            write_cifti(
+                tmp_path / f"{s}.nii",
+                cortex(),
+                values,
+                [form.format(s=s, name=name) for name in names[::step]],
+            )
+            for s, step in (("s1", 1), ("s22", 1), ("s3", -1))
+        )
+        reader = open_part(PartFiles(), Rules(), mine)
+        np.testing.assert_array_equal(reader.read(yours), values.ravel())
+        assert reader.maps.others == []
+        with pytest.raises(InputError, match=r"s3\.nii: has its maps in another order"):
+            reader.read(turned)
+    # Other maps are taken by their numbers, and counted.
+    other = write_cifti(tmp_path / "c.nii", cortex(), values, ["area", "curvature"])
+    reader = open_part(PartFiles(), Rules(), first)
+    reader.read(other)
+    assert [path.name for path in reader.maps.others] == ["c.nii"]
+    with pytest.raises(InputError, match="chooses a map twice; name each once"):
+        open_part(PartFiles(), Rules(cifti_maps=("1", "area")), first)
+
+
+def test_gifti_files_of_several_maps(tmp_path):
+    surface = write_surface(tmp_path / "lh.surf.gii", "CortexLeft")
+    maps = volume(shape=(3, N_VERTICES))
+    names = ["area", "thickness", "mean curv"]
+    path = write_maps(tmp_path / "a.gii", maps, names)
+    reader = open_part(PartFiles("lh", surfaces=(surface,)), Rules(), path)
+    np.testing.assert_array_equal(reader.read(path), maps.ravel())
+    geometry = reader.geometry
+    assert [layout.name for layout in geometry.map_layouts] == ["lh.map1", "lh.map2", "lh.map3"]
+    assert geometry.part.tolist() == [0] * N_VERTICES + [1] * N_VERTICES + [2] * N_VERTICES
+    assert len(geometry.vertices) == N_VERTICES
+    assert geometry.smoothable
+    mask = write_metric(tmp_path / "mask.gii", np.arange(N_VERTICES) % 2)
+    rules = Rules(cifti_maps=("mean curv", "area"))
+    chosen = open_part(PartFiles(surfaces=(surface,), mask=mask), rules, path)
+    np.testing.assert_array_equal(chosen.read(path), maps[[2, 0]][:, 1::2].ravel())
+    assert [layout.name for layout in chosen.geometry.map_layouts] == ["map3", "area"]
+    one = open_part(PartFiles(surfaces=(surface,)), Rules(cifti_maps=("2",)), path)
+    np.testing.assert_array_equal(one.read(path), maps[1])
+    assert one.geometry.type == "surface"
+    turned = write_maps(tmp_path / "b.gii", maps[::-1], names[::-1])
+    np.testing.assert_array_equal(chosen.read(turned), maps[[2, 0]][:, 1::2].ravel())
+    with pytest.raises(InputError, match=r"b\.gii: has its maps in another order \(mean curv"):
+        reader.read(turned)
+    with pytest.raises(InputError, match=r"c\.gii: has 2 maps, but a\.gii has 3"):
+        reader.read(write_maps(tmp_path / "c.gii", maps[:2], names[:2]))
+    with pytest.raises(InputError, match=r"has no map 'sulc' .* its 3 maps are area, thickness"):
+        open_part(PartFiles(), Rules(cifti_maps=("sulc",)), path)
+    # Without names the order in the file is all there is.
+    plain = write_maps(tmp_path / "d.gii", maps)
+    np.testing.assert_array_equal(open_part(PartFiles(), Rules(), plain).read(plain), maps.ravel())
 
 
 def test_a_map_chosen_by_name_keeps_its_name(tmp_path):
@@ -400,6 +515,7 @@ def test_a_surface_with_another_number_of_vertices_is_refused(tmp_path):
 @pytest.mark.parametrize("where", ["file", "array"])
 def test_values_of_the_other_hemisphere_are_refused(tmp_path, where):
     surface = write_surface(tmp_path / "lh.surf.gii", "CortexLeft")
+    plain = write_metric(tmp_path / "plain.gii", np.ones(N_VERTICES))
     paths = {}
     for structure in ("CortexLeft", "CortexRight"):
         meta = nibabel.gifti.GiftiMetaData({"AnatomicalStructurePrimary": structure})
@@ -416,6 +532,16 @@ def test_values_of_the_other_hemisphere_are_refused(tmp_path, where):
         reader.read(paths["CortexRight"])
     with pytest.raises(InputError, match=message):
         map_values(paths["CortexRight"], reader.geometry, "truth")
+    # Without a surface the first image tells.
+    alone = open_part(PartFiles(), Rules(), paths["CortexLeft"])
+    alone.read(plain)
+    with pytest.raises(InputError, match=message):
+        alone.read(paths["CortexRight"])
+    geometries = [open_part(PartFiles(), Rules(), path).geometry for path in paths.values()]
+    assert not same_voxels(*geometries)
+    unknown = open_part(PartFiles(), Rules(), plain).geometry
+    assert same_voxels(geometries[0], unknown)
+    assert identity(geometries[0]) == identity(unknown)
     files = PartFiles(surfaces=(surface,), mask=paths["CortexRight"])
     with pytest.raises(InputError, match=message):
         open_part(files, Rules(), paths["CortexLeft"])
@@ -436,6 +562,22 @@ def test_images_of_zeros_or_of_nothing_are_refused(tmp_path, name, fill, message
         write_metric(path, np.full(9, fill))
     with pytest.raises(InputError, match=message):
         read(path, mask=mask)
+
+
+@pytest.mark.parametrize("name", ["a.dscalar.nii", "a.gii"])
+def test_a_map_of_zeros_or_of_nothing_among_others_is_refused(tmp_path, name):
+    path = tmp_path / name
+    for fill, message in ((0, "every value inside the mask is 0"), (np.nan, "has a finite value")):
+        maps = volume(shape=(3, N_VERTICES))
+        maps[1] = fill
+        if name == "a.gii":
+            write_maps(path, maps)
+        else:
+            write_cifti(path, cortex(), maps)
+        with pytest.raises(InputError, match=rf"{name}, map 2: .*{message}"):
+            read(path)
+        chosen = read(path, Rules(cifti_maps=("3", "1")))
+        np.testing.assert_array_equal(chosen, maps[[2, 0]].ravel())
 
 
 def test_zero_is_a_value_unless_it_is_said_to_be_missing(tmp_path):
@@ -464,11 +606,12 @@ def test_what_is_no_map_of_vertices_is_refused(tmp_path):
     files = {"surfaces": (surface,)}
     with pytest.raises(InputError, match="is a surface"):
         read(surface, **files)
-    two = tmp_path / "two.gii"
-    arrays = [nibabel.gifti.GiftiDataArray(volume(shape=4)) for _ in range(2)]
-    two.write_bytes(nibabel.gifti.GiftiImage(darrays=arrays).to_bytes())
-    with pytest.raises(InputError, match=r"two\.gii: holds 2 maps, but one is due"):
+    two = write_maps(tmp_path / "two.gii", [volume(shape=4), volume(shape=5)])
+    with pytest.raises(InputError, match=r"two\.gii: its maps have different numbers of vertices"):
         read(two, **files)
+    two = write_maps(tmp_path / "two.gii", [volume(shape=4), volume(shape=4)])
+    with pytest.raises(InputError, match=r"two\.gii: holds 2 maps, but one is due \(mask\)"):
+        read(two, **files, mask=two)
     words = tmp_path / "words.txt"
     words.write_text("1.5\n2\nthree\n")
     with pytest.raises(InputError, match=r"words\.txt, line 3: 'three' is no number"):
@@ -646,6 +789,8 @@ def test_coordinates_of_a_table(tmp_path, stack):
         ("subject\ta\tb\ns1\t1\t2\n\ns2\t1\n", r"t\.tsv, line 4: 2 cells, where the header has 3"),
         ("person\ta\tb\ns1\t1\t2\n", r"column subject \(or IID\) is missing \(found person, a, b"),
         ("subject\ta\ta\ns1\t1\t2\n", "column 'a' is there twice"),
+        (",subject,a,b\n0,s1,1,2\n", r"t\.tsv: column 1 has no name; give it one, or leave it out"),
+        ("subject,a,b,,\ns1,1,2,,\n", r"t\.tsv: column 4 has no name"),
         ("subject\ta\ns1\t1\n", "has 1 columns of numbers"),
         ("subject\ta\tb\n \t1\t2\n", r"line 2: the subject id is empty"),
         ("subject\ta\tb\ns1\tNA\tNA\n", r"line 2: no voxel inside the mask has a finite value"),
@@ -657,6 +802,29 @@ def test_bad_tables_are_refused_by_line_and_column(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         list(open_part(PartFiles(), Rules(), path).rows())
+
+
+def test_ids_that_are_stored_as_fractions_are_whole_numbers(tmp_path):
+    frame = pd.DataFrame({"eid": [1000001.0, 1000002.0], "a": [1.0, 2], "b": [3.0, 4]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["id"], file["images"] = frame["eid"], frame[["a", "b"]]
+    for name in ("t.parquet", "t.h5"):
+        table = image_tables.open_table(tmp_path / name)
+        assert list(table.ids()) == ["1000001", "1000002"]
+        assert [subject for _, subject, _ in table.rows()] == ["1000001", "1000002"]
+
+
+def test_labels_are_no_values(tmp_path):
+    array = nibabel.gifti.GiftiDataArray(
+        np.arange(N_VERTICES, dtype=np.int32), intent="NIFTI_INTENT_LABEL"
+    )
+    path = tmp_path / "lh.label.gii"
+    path.write_bytes(nibabel.gifti.GiftiImage(darrays=[array]).to_bytes())
+    with pytest.raises(InputError, match=r"lh\.label\.gii: holds labels of vertices, but values"):
+        read(path)
+    metric = write_metric(tmp_path / "a.gii", np.arange(N_VERTICES) + 1)
+    assert read(metric, mask=path).tolist() == list(range(2, N_VERTICES + 1))
 
 
 def test_digits_with_an_underscore_are_no_value_of_a_vertex(tmp_path):
@@ -696,6 +864,35 @@ def test_further_ids_and_an_index_are_no_voxels(tmp_path, name):
     assert sorted(table.left_out) == ["FID", "__index_level_0__", "eid"]
     found = [(s, v.tolist()) for _, s, v in table.rows()]
     assert found == [("s1", [1, 3]), ("s2", [2, 4])]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_groups_of_parquet_are_read_by_columns_or_by_rows(tmp_path, monkeypatch, dtype):
+    rng = np.random.default_rng(6)
+    frame = pd.DataFrame(rng.normal(size=(11, 25)).astype(dtype)).rename(columns="v{}".format)
+    frame.iloc[4, 3] = np.nan
+    frame.insert(7, "subject", [f"s{k}" for k in range(11)])
+    if dtype == np.float64:
+        frame["v9"] = pd.array([*range(10), None], dtype="Int64")
+    path = tmp_path / "t.parquet"
+    frame.to_parquet(path, row_group_size=4)
+    expected = frame.drop(columns="subject").to_numpy(dtype=dtype, na_value=np.nan)
+    monkeypatch.setattr(image_tables, "_COLUMNS_AT_A_TIME", 10)
+    monkeypatch.setattr(image_tables, "_BATCH_VALUES", 75)
+    column_bytes = []
+    for most in (1 << 28, 0):
+        monkeypatch.setattr(image_tables, "_GROUP_BYTES", most)
+        table = image_tables.open_table(path)
+        column_bytes.append(table.column_bytes)
+        for total in (1, 3):
+            found = [row for k in range(total) for row in table.rows((k + 1, total))]
+            assert [subject for _, subject, _ in found] == frame["subject"].tolist()
+            assert found[5][0].endswith("t.parquet, row 6")
+            values = np.array([row for _, _, row in found])
+            np.testing.assert_array_equal(values, expected)
+            assert values.dtype == dtype
+    # Three groups of at most four rows.
+    assert column_bytes == [3_000 + 3 * 1_000 + 4 * np.dtype(dtype).itemsize, 14_000]
 
 
 def test_the_line_is_named_in_every_share(tmp_path):
