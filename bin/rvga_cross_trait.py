@@ -38,6 +38,7 @@ from rvga.heritability import (
 from rvga.jackknife import jackknife_standard_error
 from rvga.ld_reference import LdReference
 from rvga.liftover import Chain
+from rvga.published import jackknife_estimate
 from rvga.sumstats import NOT_WANTED, ROWS, read_sumstats
 from rvga.tables import write_table
 from rvga.trait_matching import WantedRows, check_frequencies, drop_summary, match_trait
@@ -163,7 +164,11 @@ def estimate(
                 )
         cli.state_memory(
             f"{reference.m} reference variants and as many of {args.trait}",
-            sums_memory(dataset, reference, args.threads) + 1500.0 * reference.m + 900.0 * ROWS,
+            sums_memory(dataset, reference, args.threads)
+            + 1500.0 * reference.m
+            + 900.0 * ROWS
+            # LD-score regression holds the products of z.
+            + 12.0 * reference.m * dataset.r * (covariance.method == "published"),
         )
         match = match_dataset(dataset, reference)
         z, n = read_trait(args, reference, numbers, warnings)
@@ -174,20 +179,14 @@ def estimate(
             reasons = drop_summary(numbers["dropped"])
             raise InputError(f"{error} ({reasons}); {build_hint(args)}") from error
         published = covariance.method == "published"
-        overlap = args.overlap == "possible" and not published
-        if published and args.overlap == "possible":
-            cli.warn(
-                f"the correlation with {args.trait} by the published estimator assumes that its "
-                "GWAS has no people in common with this study; people in common bias it",
-                warnings,
-            )
+        overlap = args.overlap == "possible"
         scores = z / np.sqrt(n) if published else trait_scores(z, n)
         # The noise of û is 1/n for each variant, so that its mean is that of 1/n.
         n_trait = 1 / float(np.nanmean(1 / n[match.row >= 0]))
         try:
             found = estimate_with_trait(
                 dataset, reference, match, scores, n_trait, method=covariance.method,
-                overlap=overlap, workers=args.threads,
+                overlap=overlap, workers=args.threads, trait_n=n,
                 progress=lambda items, total: cli.progress(items, total, "LD block"),
             )  # fmt: skip
         except ValueError as error:
@@ -244,6 +243,10 @@ def correlations(
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Return ρ and its standard error for rows of bases, and how the error was found."""
     rho = cross_trait_ratio(found.Gamma, rows)
+    if found.pseudo_values:
+        rho = jackknife_estimate(
+            rho, np.stack([cross_trait_ratio(G, rows) for G in found.left_out])
+        )
     if found.closed_form is None:
         return rho, cross_trait_jackknife(found.left_out, rows), "jackknife"
     error = cross_trait_correlation(found.closed_form, rows)[1]

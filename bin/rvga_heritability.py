@@ -21,12 +21,12 @@ from rvga.genetic_covariance import (
     estimate_covariance,
     intercept_table,
     match_dataset,
-    read_labels,
     sums_memory,
     three_axes,
 )
 from rvga.geometry import add_geometry, write_map
 from rvga.heritability import (
+    correlation_in_range,
     correlation_reasons,
     default_parcels,
     heritability_reasons,
@@ -36,13 +36,19 @@ from rvga.heritability import (
 from rvga.heterogeneity import heterogeneity_test
 from rvga.jackknife import jackknife_standard_error
 from rvga.ld_reference import LdReference
+from rvga.regions import read_regions
 from rvga.tables import write_table
 
-ROWS = 512
+# Rows of the matrix of correlations in a chunk of its file.
+ROWS = 64
 WELL_COVERED = 0.9
 # -log10 p of a test of the model that is warned of.
 UNLIKELY = 3.0
 FEW_GROUPS = 50
+# Standard errors that h² of most voxels should be above 0, for ratios of it to be near normal.
+FEWEST_ERRORS = 5.0
+# Each voxel's label, 0 for none, and the names of the labels in ascending order.
+Regions = tuple[np.ndarray, list[str]]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "--se-method", choices=("closed_form", "jackknife", "auto"), default="closed_form",
         help="errors; auto lies between the two",
     )  # fmt: skip
-    add("--regions", type=Path, help="NIfTI image of integer labels on the study's grid")
+    add("--regions", type=Path, help="image of whole numbers like the study's, or table of voxels")
     add(
         "--correlation-voxels", default="",
         help="voxels (from 0), comma-separated, whose correlation with every voxel is mapped",
@@ -81,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def write_covariance(
-    args: argparse.Namespace, labels: np.ndarray | None, numbers: dict
+    args: argparse.Namespace, regions: Regions | None, numbers: dict
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Compute Γ̂ over all blocks and write ``genetic_covariance.h5``.
 
@@ -102,7 +108,7 @@ def write_covariance(
             f"{reference.m} reference variants, {dataset.N} voxels",
             sums_memory(dataset, reference, args.threads)
             + 8.0 * JACKKNIFE_GROUPS * dataset.N * (args.se_method != "closed_form")
-            + 8.0 * 16 * rows * dataset.N * args.genetic_correlation_matrix,
+            + 8.0 * 3 * (args.threads + 2) * rows * dataset.N * args.genetic_correlation_matrix,
         )
         match = match_dataset(dataset, reference)
         try:
@@ -121,7 +127,7 @@ def write_covariance(
             "t_2": reference.m / x.scale, "t_4": x.t_4,
             "heritability_method": method, "geometry_type": dataset.geometry.type,
         }  # fmt: skip
-        names, region_rows, labels = region_rows_of(dataset, labels)
+        names, region_rows, labels = region_rows_of(dataset, regions)
         with formats.create(
             args.out_covariance,
             "genetic_covariance",
@@ -165,16 +171,14 @@ def finite(value: float) -> float | None:
 
 
 def region_rows_of(
-    dataset: MinimalDataset, labels: np.ndarray | None
+    dataset: MinimalDataset, regions: Regions | None
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return names and mean basis rows of the regions, and each voxel's region (1 … k, 0 none)."""
     bases = dataset.bases.astype(np.float64)
-    prefix = ""
-    if labels is None:
-        labels, prefix = default_parcels(dataset.coordinates), "parcel "
+    labels, names = regions or (default_parcels(dataset.coordinates), None)
     region, rows = region_bases(bases, labels)
     compact = np.where(labels == 0, 0, np.searchsorted(region, labels) + 1)
-    return [f"{prefix}{label}" for label in region], rows, compact
+    return names or [f"parcel {label}" for label in region], rows, compact
 
 
 def own_intercepts(intercept: Intercept | None, kappa: np.ndarray, numbers: dict) -> pd.DataFrame:
@@ -294,17 +298,16 @@ def write_matrix(args: argparse.Namespace, covariance: GeneticCovariance) -> int
         code=args.code,
     ) as writer:
         names = ("genetic_correlation", "standard_error")
-        targets = [writer.reserve(name, (N, N), chunks=(min(N, 64), N)) for name in names]
+        targets = [writer.reserve(name, (N, N), chunks=(min(N, ROWS), N)) for name in names]
         writer.add("coordinates", covariance.coordinates)
         add_geometry(writer, covariance.geometry)
         steps = -(-N // ROWS)
-        for first, stop, rho, error in cli.progress(
-            covariance.matrix(ROWS), steps, "correlation rows, block"
-        ):
-            shown = correlation_reasons(rho, error) == ""
-            hidden += int((~shown).sum())
-            targets[0][first:stop] = np.where(shown, rho, np.nan)
-            targets[1][first:stop] = np.where(shown, error, np.nan)
+        rows = covariance.matrix(ROWS, workers=args.threads)
+        for first, stop, rho, error in cli.progress(rows, steps, "correlation rows, block"):
+            shown = correlation_in_range(rho, error)
+            hidden += shown.size - int(np.count_nonzero(shown))
+            rho[~shown], error[~shown] = np.nan, np.nan
+            targets[0][first:stop], targets[1][first:stop] = rho, error
     return hidden
 
 
@@ -335,13 +338,13 @@ def voxel_list(text: str, N: int) -> list[int]:
     return sorted(set(voxels))
 
 
-def check(args: argparse.Namespace) -> tuple[list[int], np.ndarray | None]:
+def check(args: argparse.Namespace) -> tuple[list[int], Regions | None]:
     """Check what can be wrong in options and regions before the long work."""
     with MinimalDataset.open(args.dataset) as dataset:
         voxels = voxel_list(args.correlation_voxels, dataset.N)
-        labels = None
+        regions = None
         if args.regions is not None:
-            labels = read_labels(args.regions, dataset.geometry)
+            regions = read_regions(args.regions, dataset.geometry)
     if voxels and args.out_voxel_maps is None:
         raise InputError("--correlation-voxels needs --out-voxel-maps, the folder for the maps")
     if args.heritability_method == "published" and args.intercept == "free":
@@ -362,7 +365,7 @@ def check(args: argparse.Namespace) -> tuple[list[int], np.ndarray | None]:
         )
     if args.genetic_correlation_matrix and args.out_matrix is None:
         raise InputError("--genetic-correlation-matrix needs --out-matrix, the file to write")
-    return voxels, labels
+    return voxels, regions
 
 
 def note_heterogeneity(covariance: GeneticCovariance, numbers: dict) -> None:
@@ -398,10 +401,27 @@ def warn_of_model(numbers: dict, warnings: list[str]) -> None:
             warnings,
         )
     if (numbers.get("mean_intercept_neg_log_10_p_value") or 0) > UNLIKELY:
+        above = numbers["mean_intercept"] > 1
+        where = "low-LD" if above else "high-LD"
+        cause = "people related or structured beyond what the covariates explain, or " * above
         cli.warn(
             f"the mean intercept is {numbers['mean_intercept']:.3f} (standard error "
-            f"{numbers['mean_intercept_standard_error']:.3f}) where 1 is expected: people may be "
-            "related or structured beyond what the covariates explain; consider --intercept free",
+            f"{numbers['mean_intercept_standard_error']:.3f}) where 1 is expected: {cause}effects "
+            f"that lie in {where} variants, with which --intercept free is worse than fixed; use "
+            "it only where both estimators of mean heritability agree",
+            warnings,
+        )
+
+
+def warn_of_weak_signal(h2: np.ndarray, error: np.ndarray, warnings: list[str]) -> None:
+    """Warn where most voxels' heritability is known too poorly for a ratio of it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.asarray(h2, dtype=float) / np.asarray(error, dtype=float)
+    ratio = ratio[np.isfinite(ratio)]
+    if len(ratio) and np.median(ratio) < FEWEST_ERRORS:
+        cli.warn(
+            f"the median heritability is {np.median(ratio):.1f} of its standard errors: below "
+            f"{FEWEST_ERRORS:g} genetic correlations are skewed, and their intervals uncertain",
             warnings,
         )
 
@@ -413,8 +433,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     numbers: dict = {"se_method": args.se_method}
     # Blocks run side by side, each on one thread, so that the bytes do not depend on threads.
     with cli.threads(1):
-        voxels, labels = check(args)
-        labels, intercepts = write_covariance(args, labels, numbers)
+        voxels, given = check(args)
+        labels, intercepts = write_covariance(args, given, numbers)
         if numbers["share_of_reference"] < WELL_COVERED:
             cli.warn(
                 f"only {numbers['share_of_reference']:.0%} of the LD reference's variants are in "
@@ -423,8 +443,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         if args.heritability_method == "published":
             cli.warn(
-                "the published estimator depends on the LD reference's shares and is biased "
-                "towards 0; use it for comparison only",
+                "the published estimator is biased, up or down with the LD reference's shares and "
+                "size; use it for comparison only",
                 warnings,
             )
         groups = numbers["n_jackknife_groups"]
@@ -450,6 +470,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_table(intercepts, args.out_intercepts, "intercepts")
     warn_of_model(numbers, warnings)
     raw, error = table["heritability_raw"], table["standard_error_raw"]
+    warn_of_weak_signal(raw, error, warnings)
     hidden = reason_counts(table)
     numbers |= {
         "n_voxels": len(table), "n_voxels_shown": int(table["heritability"].notna().sum()),

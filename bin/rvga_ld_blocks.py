@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from rvga.ld_reference import (
     BlockWriter,
     Panel,
     add_variants,
+    largest_file_bytes,
     people_hash,
     read_block_borders,
     require_disjoint,
@@ -36,10 +38,11 @@ def parser() -> argparse.ArgumentParser:
     """Return the options."""
     parser = cli.make_parser(__doc__)
     parser.add_argument("--chromosome", required=True, help="1-22, X, Y or MT")
-    for number in (1, 2):
+    for number, least in ((1, "+"), (2, "*")):
         parser.add_argument(
-            f"--panel-{number}", type=Path, nargs="+", required=True,
-            help=f"genotype files (.pgen or .bed) of panel {number}",
+            f"--panel-{number}", type=Path, nargs=least, required=number == 1, default=[],
+            help=f"genotype files (.pgen or .bed) of panel {number}"
+            + (number == 2) * "; without, panel 1 is split at random",
         )  # fmt: skip
         parser.add_argument(
             f"--panel-{number}-variants", type=Path, nargs="*", default=[],
@@ -56,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "--ld-share", type=cli.number_between(0, 1, open_low=True), default=0.98,
         help="share of the trace that the inverse keeps",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, help="seed of the split of panel 1")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the splits of panel 1")
     parser.add_argument("--out", type=Path, required=True, help="ld.<chromosome>.h5")
     return parser
 
@@ -172,7 +175,7 @@ def make_chromosome(args: argparse.Namespace, panel_1: Panel, panel_2: Panel, ch
         + 8 * n_a * n_b
         + 48 * min(len(panel_1.people) // 3, ld.LARGEST_THIRD) ** 2 * (1 + args.threads)
         + 16 * people * (CHUNK + ld.BAND)
-        + args.threads * (12 * people * largest + 48 * largest**2 + 24 * min(n_2, largest) ** 2)
+        + args.threads * (24 * people * largest + 48 * largest**2 + 24 * min(n_2, largest) ** 2)
         + 400 * (len(panel_1.variants) + len(panel_2.variants)),
     )
     kept, frequency, K, cost = first_pass(matched, block_of < 0, args.ld_blocks is None)
@@ -189,10 +192,16 @@ def make_chromosome(args: argparse.Namespace, panel_1: Panel, panel_2: Panel, ch
         starts = np.unique(np.concatenate([[0], change, [len(kept)]])).astype(np.int64)
     variants = panel_1.variants.iloc[matched.rows_1[kept]].assign(effect_allele_frequency=frequency)
     matched.counts["kept"] = len(kept)
+    size = largest_file_bytes(np.diff(starts), n_2)
+    cli.report(
+        f"chromosome {chromosome}: {len(kept)} variants in {len(starts) - 1} blocks, at most "
+        f"{size / 1e6:,.1f} MB of the LD reference"
+    )
 
     def one(dosages: tuple[np.ndarray, np.ndarray]) -> tuple[ld.LdBlock, tuple]:
         G_a, G_b = matched.halves(dosages[0])
-        block = ld.make_block(G_a, G_b, ld.standardise(dosages[1]), K, args.ld_share)
+        G_1, G_2 = ld.standardise(dosages[0]), ld.standardise(dosages[1])
+        block = ld.make_block(G_a, G_b, G_2, K, args.ld_share, G_1)
         return block, matched.between.block(block.M, matched.thirds(dosages[0]))
 
     ranks, sizes = [], np.diff(starts)
@@ -204,7 +213,12 @@ def make_chromosome(args: argparse.Namespace, panel_1: Panel, panel_2: Panel, ch
         "ld",
         attributes,
         inputs={"panel_1": people_hash(panel_1.people), "panel_2": people_hash(panel_2.people)},
-        parameters={"chromosome": chromosome, "seed": args.seed, "ld_share": args.ld_share},
+        parameters={
+            "chromosome": chromosome,
+            "seed": args.seed,
+            "ld_share": args.ld_share,
+            "panels": 2 if args.panel_2 else 1,
+        },
         code=args.code,
     ) as writer:
         blocks = BlockWriter(writer)
@@ -223,8 +237,40 @@ def make_chromosome(args: argparse.Namespace, panel_1: Panel, panel_2: Panel, ch
         "chromosome": chromosome, "n_a": n_a, "n_b": n_b, "n_2": n_2, "n_variants": len(kept),
         "n_blocks": len(sizes), "largest_block": int(sizes.max()) if len(sizes) else 0,
         "columns_of_M": int(np.sum(ranks)), "ld_share": args.ld_share, "counts": matched.counts,
+        "n_panels": 2 if args.panel_2 else 1, "seed": args.seed, "bytes_at_most": size,
     }  # fmt: skip
     return numbers
+
+
+@contextlib.contextmanager
+def open_panels(args: argparse.Namespace, chromosome: str) -> Iterator[tuple[Panel, Panel]]:
+    """Open both panels, or one and split its people at random into two."""
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(
+            Panel(
+                "LD panel 1", args.panel_1, args.panel_1_variants, args.panel_1_samples, chromosome
+            )
+        )
+        if args.panel_2:
+            second = Panel(
+                "LD panel 2", args.panel_2, args.panel_2_variants, args.panel_2_samples, chromosome
+            )
+            yield first, stack.enter_context(second)
+            return
+        if args.panel_2_variants or args.panel_2_samples:
+            raise InputError("--panel-2-variants and --panel-2-samples need --panel-2")
+        people = len(first.people)
+        if people < 2 * FEWEST_PEOPLE:
+            raise InputError(
+                f"LD panel 1 has {people} people; without a panel 2 it is split in two and needs "
+                f"at least {2 * FEWEST_PEOPLE}"
+            )
+        one, other = ld.split_panel(people, args.seed)
+        cli.report(
+            f"no LD panel 2: the {people} people of panel 1 are split at random (seed {args.seed}) "
+            f"into {len(one)} and {len(other)}"
+        )
+        yield first.part("LD panel 1", one), first.part("LD panel 2", other)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -232,12 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     chromosome = normalise_chromosome(args.chromosome, "--chromosome")
     with (
-        Panel(
-            "LD panel 1", args.panel_1, args.panel_1_variants, args.panel_1_samples, chromosome
-        ) as panel_1,
-        Panel(
-            "LD panel 2", args.panel_2, args.panel_2_variants, args.panel_2_samples, chromosome
-        ) as panel_2,
+        open_panels(args, chromosome) as (panel_1, panel_2),
         # Blocks run side by side, each on one thread, so that the bytes do not depend on threads.
         cli.threads(1),
     ):

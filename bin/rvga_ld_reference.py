@@ -18,6 +18,8 @@ from rvga.ld import between_block_factors
 from rvga.ld_reference import LdReference, concatenate
 
 WARN_BELOW_PEOPLE = 1000
+# Options that all chromosomes share.
+OPTIONS = ("seed", "ld_share", "panels")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +47,7 @@ def check_of_one_run(references: Sequence[LdReference]) -> None:
                     f"{reference.path.name} and {first.path.name} were made from different people "
                     f"of LD {what.replace('_', ' ')}; make all chromosomes from the same panels"
                 )
-        for what in ("seed", "ld_share"):
+        for what in OPTIONS:
             one = reference.envelope.parameters.get(what)
             other = first.envelope.parameters.get(what)
             if one != other:
@@ -93,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "ld",
             attributes,
             inputs=first.envelope.inputs,
-            parameters={name: first.envelope.parameters[name] for name in ("seed", "ld_share")},
+            parameters={name: first.envelope.parameters.get(name) for name in OPTIONS},
             code=args.code,
         ) as writer:
             concatenate(full, writer)
@@ -104,6 +106,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                     "heritability grow and its interval becomes less certain",
                     warnings,
                 )
+        n_panels, seed = (first.envelope.parameters.get(name) for name in ("panels", "seed"))
+        if n_panels == 1:
+            cli.warn(
+                f"one LD panel was given: its {first.n_a + first.n_b + first.n_2} people were "
+                f"split at random (seed {seed}) into {first.n_a + first.n_b} for the traces and "
+                f"{first.n_2} for the inverse; a second panel would lessen the errors",
+                warnings,
+            )
         factors = between_block_factors(
             np.concatenate([r.envelope["error_traces"][...] for r in full])
         )
@@ -113,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "n_variants": sum(r.m for r in full), "n_blocks": sum(r.n_blocks for r in full),
             "largest_block": max(int(np.diff(r.block_start).max()) for r in full),
             "chromosomes": names, "counts": counts,
-            "t_4_factor": factors[0], "s_factor": factors[1],
+            "t_4_factor": factors[0], "s_factor": factors[1], "n_panels": n_panels, "seed": seed,
         }  # fmt: skip
     cli.write_summary(args.summary, "ld_reference", numbers, warnings)
 

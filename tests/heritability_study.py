@@ -9,9 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pgenlib
 
-from rvga import formats
+from rvga import bands, formats
 from rvga.geometry import Geometry, add_geometry
+from rvga.heritability import BlockProjection, project_block
+from rvga.jackknife import group_starts, number_of_groups
 from rvga.ld import standardise
+from rvga.ld_reference import LdReference
 
 
 def correlated_dosages(m: int, n: int, seed: int, decay: float = 0.8) -> np.ndarray:
@@ -217,3 +220,54 @@ def heritability_args(study: Study, reference: Path, folder: Path) -> list[objec
         "--out-correlation", folder / "genetic_correlation.tsv",
         "--out-covariance", folder / "genetic_covariance.h5",
     ]  # fmt: skip
+
+
+def study_rows(study: Study, reference: LdReference) -> np.ndarray:
+    """Return the row of ``study.scores`` of each variant of the reference, (m,)."""
+    position = reference.variants.base_pair_location.to_numpy()
+    second = (reference.variants.chromosome == "2").to_numpy()
+    return (position - 1000) // 100 + second * (len(study.scores) // 2)
+
+
+class BandProducts(NamedTuple):
+    """Each block and band of a reference as one equation, its group, and what it was made from."""
+
+    seen: list[BlockProjection]
+    t_1: np.ndarray
+    t_2: np.ndarray
+    Q: np.ndarray
+    group: np.ndarray
+    m: float
+
+
+def band_products(study: Study, reference_path: Path, scores: np.ndarray) -> BandProducts:
+    """Return traces (e,) and û'Ω_kû (e, c, c) of every block and band, block by block.
+
+    ``scores`` (variants of the study, c) are û.
+    """
+    number = len(bands.EDGES)
+    with LdReference.open(reference_path) as reference:
+        scores, m = scores[study_rows(study, reference)], float(reference.m)
+        people = reference.n_a, reference.n_b
+        blocks, sizes = list(reference.blocks()), np.diff(reference.block_start)
+    seen = [
+        project_block(b.M, b.R_a, b.R_b, b.T, scores[i:j], *people, b.t_1_ratio, study.n)
+        for i, j, b in blocks
+    ]
+
+    def sums(values) -> np.ndarray:
+        return np.concatenate(
+            [
+                bands.band_sums(values(p), bands.band_of(b.share), number)
+                for p, (_, _, b) in zip(seen, blocks, strict=True)
+            ]
+        )
+
+    return BandProducts(
+        seen,
+        sums(lambda p: p.t_1),
+        sums(lambda p: p.t_2),
+        sums(lambda p: p.q[:, :, None] * p.q[:, None, :]),
+        np.repeat(group_starts(sizes, number_of_groups(len(seen))), number),
+        m,
+    )

@@ -65,25 +65,30 @@ class SmoothedCovariance:
             right = _multiply(pool, self._transposed, vectors).astype(dtype, copy=False)
             mean = self._mean.astype(dtype)
             total = np.zeros(right.shape)
-            held = np.empty((0, len(mean)), dtype)
+            held = np.empty((len(self._tiles), 0, _TILE), dtype)
             for block in prefetched(self._blocks()):
-                if len(block) > len(held):
-                    held = np.empty(block.shape, dtype)
-                centred = held[: len(block)]
+                if len(block) > held.shape[1]:
+                    held = np.empty((len(self._tiles), len(block), _TILE), dtype)
 
-                def scored(tile: slice, block=block, centred=centred) -> np.ndarray:
-                    np.subtract(block[:, tile], mean[tile], out=centred[:, tile], dtype=dtype)
-                    return centred[:, tile] @ right[tile]
+                # Each tile is centred into a place of its own that stays in cache for its product.
+                def centred(number: int, block=block, held=held) -> np.ndarray:
+                    tile = self._tiles[number]
+                    return held[number, : len(block), : tile.stop - tile.start]
+
+                def scored(number: int, block=block, centred=centred) -> np.ndarray:
+                    tile, place = self._tiles[number], centred(number)
+                    np.subtract(block[:, tile], mean[tile], out=place, dtype=dtype)
+                    return place @ right[tile]
 
                 scores = np.zeros((len(block), right.shape[1]))
-                for part in pool.map(scored, self._tiles):
+                for part in pool.map(scored, range(len(self._tiles))):
                     scores += part
                 scores = scores.astype(dtype, copy=False)
 
-                def add(tile: slice, scores=scores, centred=centred) -> None:
-                    total[tile] += centred[:, tile].T @ scores
+                def add(number: int, scores=scores, centred=centred) -> None:
+                    total[self._tiles[number]] += centred(number).T @ scores
 
-                list(pool.map(add, self._tiles))
+                list(pool.map(add, range(len(self._tiles))))
             return _multiply(pool, self._weights, total) / self._n
 
     def trace(self) -> float:

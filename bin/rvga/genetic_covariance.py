@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,11 @@ from rvga.errors import InputError
 from rvga.false_discovery import false_discovery_rate
 from rvga.formats import Envelope, open_as
 from rvga.geometry import Geometry, geometry_of
-from rvga.image_parts import map_values
-from rvga.jackknife import group_starts, jackknife_standard_error
+from rvga.jackknife import group_starts, jackknife_standard_error, number_of_groups
 from rvga.ld import LdBlock
 from rvga.ld_reference import LdReference
 from rvga.parallel import ordered_map
+from rvga.published import adjusted_ld_scores, cross_trait_intercepts
 from rvga.sumstats import match_variants
 
 FEWEST_SHARED = 200
@@ -108,10 +109,15 @@ class Sums:
         Which A of the dataset each block's scores have: that of its chromosome.
     block_t_1, block_t_4 : (b,)
     equations : Equations or None
-        One for each block and band; None as published. Noise in ``squares`` is Σ/n everywhere:
-        what offsets of a chromosome take off is put back.
-    variant_weight, ld_score : (m,) or None
-        How much the effect of each variant counts, and its LD score; None as published.
+        One for each block and band; None as published. Noise in ``squares`` is Σ/(n - p)
+        everywhere: what offsets of a chromosome take off is put back.
+    variant_weight : (m,) or None
+        How much the effect of each variant counts; None as published.
+    ld_score : (m,)
+        LD scores within blocks; as published from panel 1 as one, else from its halves.
+    q : tuple of (k, c) arrays
+        M'Dû of each block, which the band regression needs when its weights are known; empty as
+        published.
     n_used, n_blocks_used : int
     """
 
@@ -125,7 +131,8 @@ class Sums:
     block_t_4: np.ndarray
     equations: bands.Equations | None
     variant_weight: np.ndarray | None
-    ld_score: np.ndarray | None
+    ld_score: np.ndarray
+    q: tuple[np.ndarray, ...]
     n_used: int
     n_blocks_used: int
 
@@ -154,16 +161,18 @@ def sum_over_blocks(
         Wraps the iteration: (items, total) -> items.
     """
     sizes = np.diff(reference.block_start)
-    group = group_starts(sizes, JACKKNIFE_GROUPS)
     c = dataset.r + (trait is not None)
     samples = sample_of(dataset.r, trait is not None)
     published = method == "published"
+    number = JACKKNIFE_GROUPS if published else number_of_groups(len(sizes), JACKKNIFE_GROUPS)
+    group = group_starts(sizes, number)
     number = len(bands.EDGES)
     quadratic = np.zeros((int(group.max()) + 1, c, c))
     t_1, t_2 = np.zeros(len(quadratic)), np.zeros(len(quadratic))
     band_t_1, band_t_2 = np.zeros((2, len(sizes), number))
     squares = np.zeros((len(sizes), number, int(samples.max()) + 1))
-    weight, ld_score = (None, None) if published else np.zeros((2, reference.m))
+    weight, ld_score = np.zeros((2, reference.m))
+    projected: list[np.ndarray] = []
     row = np.zeros(len(sizes), dtype=np.int64)
     block_t_1, block_t_4 = np.zeros((2, len(sizes)))
 
@@ -179,20 +188,24 @@ def sum_over_blocks(
             part = moments.published_block_moments(
                 block.M, block.share, block.R_a, block.R_b, scores, *n
             )
-            return part, int(np.isfinite(scores).all(axis=1).sum()), None
-        seen = moments.project_block(block.M, block.R_a, block.R_b, block.T, scores, *n)
-        columns = [np.diag(seen.H_1), seen.t_2]
+            R_1 = (n[0] * block.R_a + n[1] * block.R_b) / np.float32(sum(n))
+            used = int(np.isfinite(scores).all(axis=1).sum())
+            return part, used, adjusted_ld_scores(R_1, sum(n)), None
+        seen = moments.project_block(
+            block.M, block.R_a, block.R_b, block.T, scores, *n, block.t_1_ratio, dataset.n
+        )
+        columns = [seen.t_1, seen.t_2]
         columns += [(seen.q[:, samples == a] ** 2).sum(axis=1) for a in range(squares.shape[2])]
         by_band = bands.band_sums(np.stack(columns, axis=1), bands.band_of(block.share), number)
         return (
-            moments.moments_of(seen), seen.used,
-            (by_band, moments.variant_weights(seen), seen.ld_score),
+            moments.moments_of(seen), seen.used, seen.ld_score,
+            (by_band, moments.variant_weights(seen), seen.q),
         )  # fmt: skip
 
     total = moments.BlockMoments(np.zeros((c, c)), np.zeros((c, c)), 0.0, 0.0, 0.0)
     n_used = n_blocks_used = 0
     done = progress(ordered_map(work, inputs(), workers), len(sizes))
-    for i, (part, used, more) in enumerate(done):
+    for i, (part, used, block_score, more) in enumerate(done):
         g = group[i]
         total = total + part
         quadratic[g] += part.quadratic
@@ -201,15 +214,17 @@ def sum_over_blocks(
         block_t_1[i], block_t_4[i] = part.t_1, part.t_4
         n_used += used
         n_blocks_used += used > 0
+        here = slice(reference.block_start[i], reference.block_start[i + 1])
+        ld_score[here] = block_score
         if more is not None:
-            by_band, block_weight, block_score = more
+            by_band, weight[here], q = more
             band_t_1[i], band_t_2[i], squares[i] = by_band[:, 0], by_band[:, 1], by_band[:, 2:]
-            here = slice(reference.block_start[i], reference.block_start[i + 1])
-            weight[here], ld_score[here] = block_weight, block_score
+            projected.append(q)
     equations = None
     if not published:
-        expected = np.trace(dataset.Sigma) / dataset.n
-        less = np.trace(dataset.A, axis1=1, axis2=2) / dataset.n**2 - expected
+        free = dataset.n - dataset.p
+        expected = np.trace(dataset.Sigma) / free
+        less = np.trace(dataset.A, axis1=1, axis2=2) / (dataset.n * free) - expected
         squares[:, :, 0] -= band_t_1 * less[row][:, None]
         equations = bands.Equations(
             band_t_1.ravel(),
@@ -219,18 +234,22 @@ def sum_over_blocks(
             np.tile(np.arange(number), len(sizes)),
         )
     return Sums(
-        total, group, quadratic, t_1, t_2, row, block_t_1, block_t_4, equations, weight, ld_score,
-        n_used, n_blocks_used,
+        total, group, quadratic, t_1, t_2, row, block_t_1, block_t_4, equations,
+        None if published else weight, ld_score, tuple(projected), n_used, n_blocks_used,
     )  # fmt: skip
 
 
-def noise_by_A(dataset: MinimalDataset, n_trait: float | None = None) -> np.ndarray:
-    """Return κ = A_c/n² of the scores, by A, (a, r, r); with a trait last, (a, r + 1, r + 1).
+def noise_by_A(
+    dataset: MinimalDataset, n_trait: float | None = None, *, published: bool = False
+) -> np.ndarray:
+    """Return κ = A_c/(n (n - p)) of the scores, by A, (a, r, r); with a trait, (a, r + 1, r + 1).
 
-    û = G'P(S - o_c)/n on chromosome c, so that its noise has the covariance A_c/n² per unit of R;
-    without offsets that is Σ/n. With a trait κ is 0 between it and the components.
+    û = G'P(S - o_c)/n on chromosome c. If a variant does nothing, its û² is A_jj/n times a squared
+    correlation in n - p dimensions, of which the mean is 1/(n - p): the noise is A_c/(n (n - p))
+    per unit of R, Σ/(n - p) without offsets (published: Σ/n). With a trait, last, κ is 0 between
+    it and the components.
     """
-    own = dataset.A / dataset.n**2
+    own = dataset.A / (dataset.n * (dataset.n if published else dataset.n - dataset.p))
     if n_trait is None:
         return own
     kappa = np.zeros((len(own), dataset.r + 1, dataset.r + 1))
@@ -284,11 +303,11 @@ def sum_over_bands(
     trait: np.ndarray | None = None,
     progress=lambda items, total: items,
 ) -> BandSums:
-    """Pass a second time over the reference, with the weights that the first pass gave.
+    """Return the band regression, with the weights that the pass over the reference gave.
 
-    Only M is read, unless the closed form is asked for. Where the noise differs between
-    chromosomes, the right sides are brought to its mean (weighted by t₁), so that one intercept
-    is left.
+    The reference is passed over once more only where the closed form is asked for. Where the
+    noise differs between chromosomes, the right sides are brought to its mean (weighted by t₁),
+    so that one intercept is left.
 
     Parameters
     ----------
@@ -319,33 +338,32 @@ def sum_over_bands(
 
     def inputs() -> Iterator[tuple]:
         for i in range(reference.n_blocks):
-            first, stop = int(reference.block_start[i]), int(reference.block_start[i + 1])
-            scores, _ = _all_scores(dataset, match, first, stop, "bands", trait)
             if closed_form:
+                first, stop = int(reference.block_start[i]), int(reference.block_start[i + 1])
+                scores, _ = _all_scores(dataset, match, first, stop, "bands", trait)
                 yield i, reference.block(i), scores
             else:
-                yield i, reference.inverse_factor(i), scores
+                yield i, reference.share(i), None
 
     def work(item: tuple):
         i, block, scores = item
         here = slice(i * number, (i + 1) * number)
         traces = equations.t_1[here], equations.t_2[here]
+        band = bands.band_of(block.share if closed_form else block)
+        sides = bands.block_right_sides(sums.q[i], band, *traces, v[here][:, of], m)
         if not closed_form:
-            M, share = block
-            kept = np.isfinite(scores).all(axis=1)
-            q = M[kept].astype(np.float64).T @ scores[kept]
-            band = bands.band_of(share)
-            return bands.block_right_sides(q, band, *traces, v[here][:, of], m), None, None
-        band = bands.band_of(block.share)
+            return sides, None, None
         seen = moments.project_block(
-            block.M, block.R_a, block.R_b, block.T, scores, reference.n_a, reference.n_b
-        )
+            block.M, block.R_a, block.R_b, block.T, scores, reference.n_a, reference.n_b,
+            block.t_1_ratio, dataset.n,
+        )  # fmt: skip
         c = np.where(band >= 0, coefficient[here][np.maximum(band, 0)], 0.0)
-        sides = bands.block_right_sides(seen.q, band, *traces, v[here][:, of], m)
         own = replace(seen, q=seen.q[:, : dataset.r])
         return sides, moments.moments_of(own, c), moments.variant_weights(seen, c)
 
-    done = progress(ordered_map(work, inputs(), workers), reference.n_blocks)
+    done = ordered_map(work, inputs(), workers)
+    if closed_form:
+        done = progress(done, reference.n_blocks)
     for i, (sides, part, block_weight) in enumerate(done):
         right[sums.group[i]] += sides
         if part is not None:
@@ -410,10 +428,12 @@ def _scores(
 
 
 def sums_memory(dataset: MinimalDataset, reference: LdReference, workers: int) -> float:
-    """Return the bytes that both passes over the reference and the variant tables take."""
+    """Return the bytes that the pass over the reference and the variant tables take."""
     largest = int(np.diff(reference.block_start).max())
     work = (workers + 2) * (8 * 8 * largest**2 + reference.block_bytes() + 16 * largest * dataset.r)
+    # M'û of every block is kept for the band regression.
     tables = 716.0 * (dataset.m + reference.m)
+    tables += 8.0 * int(reference.block_rank.sum()) * (dataset.r + 1)
     # By group: û'Ωû, both right sides, Γ̂ and κ̂ without the group, twice, and expected noise.
     return INTERPRETER_BYTES + work + tables + 8.0 * 9 * JACKKNIFE_GROUPS * (dataset.r + 1) ** 2
 
@@ -472,8 +492,8 @@ def estimate_covariance(
     ----------
     method : {"moments", "bands", "published"}
     fixed_intercept : bool
-        κ of unrelated people, Σ/n (A_c/n² on chromosome c with offsets), instead of the band
-        regression's own.
+        κ of unrelated people, Σ/(n - p) (A_c/(n (n - p)) on chromosome c with offsets), instead of
+        the band regression's own.
 
     Raises
     ------
@@ -484,7 +504,7 @@ def estimate_covariance(
         dataset, reference, match, method=method, workers=workers, progress=progress
     )
     m, factors = float(reference.m), reference.factors()
-    by_A = noise_by_A(dataset)
+    by_A = noise_by_A(dataset, published=method == "published")
     kappa = moments.mean_noise(by_A, sums.row, sums.block_t_1)
     kappa_left_out = moments.left_out_noise(by_A, sums.row, sums.block_t_1, sums.group)
     inverse_n = np.full_like(kappa, 1 / dataset.n)
@@ -498,7 +518,8 @@ def estimate_covariance(
         return Estimate(plain, left_out, None, None, {}, {}), sums
     variance = float(np.trace(dataset.Sigma))
     banded = sum_over_bands(
-        dataset, reference, match, sums, [bands.Sample(dataset.n, variance, fixed_intercept)],
+        dataset, reference, match, sums,
+        [bands.Sample(dataset.n - dataset.p, variance, fixed_intercept)],
         workers=workers, closed_form=method == "bands", progress=progress,
     )  # fmt: skip
     of = sample_of(dataset.r, False)
@@ -567,6 +588,8 @@ class CrossEstimate:
     expected_kappa : (r + 1, r + 1)
         κ where nobody is related or in both samples.
     n_used : int
+    pseudo_values : bool
+        Whether ρ is the jackknife's own point estimate, as published with people in common.
     """
 
     Gamma: np.ndarray
@@ -575,6 +598,7 @@ class CrossEstimate:
     intercept: Intercept | None
     expected_kappa: np.ndarray
     n_used: int
+    pseudo_values: bool = False
 
 
 def estimate_with_trait(
@@ -587,6 +611,7 @@ def estimate_with_trait(
     method: str,
     overlap: bool,
     workers: int,
+    trait_n: np.ndarray | None = None,
     progress=lambda items, total: items,
 ) -> CrossEstimate:
     """Return Γ̂ of the components and a trait over the variants that all of them have.
@@ -603,6 +628,8 @@ def estimate_with_trait(
     method : {"moments", "bands", "published"}
         Estimator where nobody is in common.
     overlap : bool
+    trait_n : (m,), optional
+        People by variant, which the published LD-score regression uses; ``n_trait`` without.
 
     Raises
     ------
@@ -613,7 +640,7 @@ def estimate_with_trait(
     sums = sum_over_blocks(
         dataset, reference, match, method=method, workers=workers, trait=trait, progress=progress
     )
-    by_A = noise_by_A(dataset, n_trait)
+    by_A = noise_by_A(dataset, n_trait, published=method == "published")
     kappa = moments.mean_noise(by_A, sums.row, sums.block_t_1)
     inverse_n, Sigma = np.zeros((2, r + 1, r + 1))
     inverse_n[:-1, :-1], inverse_n[-1, -1] = 1 / dataset.n, 1 / n_trait
@@ -627,9 +654,19 @@ def estimate_with_trait(
         moments.left_out_noise(by_A, sums.row, sums.block_t_1, sums.group), m,
     )  # fmt: skip
     if method == "published":
-        return CrossEstimate(plain.Gamma, left_out, plain, None, kappa, sums.n_used)
+        if not overlap:
+            return CrossEstimate(plain.Gamma, left_out, plain, None, kappa, sums.n_used)
+        found = _published_intercepts(
+            dataset, reference, match, sums, plain.Gamma, trait, n_trait, trait_n
+        )
+        rest = sums.group_t_1.sum() - sums.group_t_1
+        return CrossEstimate(
+            plain.Gamma - plain.t_1 * _estimated(found.kappa),
+            left_out - rest[:, None, None] * _estimated(found.left_out),
+            None, found, kappa, sums.n_used, pseudo_values=True,
+        )  # fmt: skip
     samples = [
-        bands.Sample(dataset.n, float(np.trace(dataset.Sigma)), not overlap),
+        bands.Sample(dataset.n - dataset.p, float(np.trace(dataset.Sigma)), not overlap),
         bands.Sample(n_trait, 1.0, not overlap),
     ]
     banded = sum_over_bands(
@@ -649,6 +686,44 @@ def estimate_with_trait(
     Gamma, _ = bands.solve(normal, right, of, fixed)
     without, _ = bands.leave_one_out(banded.normal, banded.right, of, fixed)
     return CrossEstimate(Gamma, without, None, intercept, kappa, sums.n_used)
+
+
+def _published_intercepts(
+    dataset, reference, match, sums: Sums, Gamma, trait, n_trait: float, trait_n
+) -> Intercept:
+    """Return κ of components and trait by LD-score regression; NaN where it is not estimated."""
+    r, deviation = dataset.r, np.sqrt(np.diag(dataset.Sigma))
+    people = np.full(reference.m, n_trait) if trait_n is None else trait_n
+    product, row, used = np.empty((reference.m, r)), np.empty(reference.m, dtype=np.int64), 0
+    for first, stop in pairwise(reference.block_start):
+        scores, _ = _all_scores(dataset, match, first, stop, "published", trait)
+        kept = np.flatnonzero(np.isfinite(scores).all(axis=1))
+        here = slice(used, used + len(kept))
+        row[here], used = first + kept, used + len(kept)
+        z_trait = scores[kept, -1:] * np.sqrt(people[row[here], None])
+        product[here] = scores[kept, :-1] * (np.sqrt(dataset.n) / deviation) * z_trait
+    product, row = product[:used], row[:used]
+    n_2 = people[row]
+    of_block = np.repeat(np.arange(reference.n_blocks), np.diff(reference.block_start))
+    used, group = np.unique(sums.group[of_block[row]], return_inverse=True)
+    h2 = np.diag(Gamma)[:-1] / deviation**2, float(Gamma[-1, -1])
+    intercept, without = cross_trait_intercepts(
+        product, sums.ld_score[row], (float(dataset.n), n_2), h2, sums.total.t_1, group,
+    )  # fmt: skip
+    kappa = np.full((r + 1, r + 1), np.nan)
+    left_out = np.full((len(sums.group_t_1), r + 1, r + 1), np.nan)
+    # A group without any of the variants is left out without change.
+    each = np.tile(intercept, (len(left_out), 1))
+    each[used] = without
+    scale = deviation / np.sqrt(dataset.n * n_trait)
+    kappa[:-1, -1] = kappa[-1, :-1] = intercept * scale
+    left_out[:, :-1, -1] = left_out[:, -1, :-1] = each * scale
+    return Intercept(kappa, left_out)
+
+
+def _estimated(kappa: np.ndarray) -> np.ndarray:
+    """Return κ with 0 where it was not estimated."""
+    return np.nan_to_num(kappa)
 
 
 class GeneticCovariance:
@@ -756,11 +831,19 @@ class GeneticCovariance:
         rho, error = self.correlation(self.bases[voxel : voxel + 1], self.bases, se_method)
         return rho[0], error[0]
 
-    def matrix(self, block_rows: int = 512) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-        """Yield (first, stop, ρ, standard error) of all voxels with all, by blocks of rows."""
-        for first in range(0, self.N, block_rows):
+    def matrix(
+        self, block_rows: int = 64, workers: int = 1
+    ) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+        """Yield (first, stop, ρ, standard error) of all voxels with all, by blocks of rows.
+
+        ``workers`` blocks are worked on at once; the numbers do not depend on it.
+        """
+
+        def block(first: int) -> tuple[int, int, np.ndarray, np.ndarray]:
             stop = min(first + block_rows, self.N)
-            yield first, stop, *self.correlation(self.bases[first:stop], self.bases)
+            return first, stop, *self.correlation(self.bases[first:stop], self.bases)
+
+        return ordered_map(block, range(0, self.N, block_rows), workers)
 
     def phenotypic_correlation(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the sample's correlation between rows of bases, (I, J)."""
@@ -803,46 +886,3 @@ def three_axes(coordinates: np.ndarray) -> np.ndarray:
     used = min(3, coordinates.shape[1])
     axes[:used] = coordinates[:, :used].T
     return axes
-
-
-def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
-    """Return the integer label of each voxel from an image in the study's geometry, (N,).
-
-    Raises
-    ------
-    InputError
-        It cannot be read, has another grid, or holds values that are not whole numbers.
-    """
-    import nibabel
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file (regions)")
-    if geometry.layouts:
-        return _whole_labels(map_values(path, geometry, "regions"), path)
-    try:
-        image = nibabel.load(path)
-        values = np.asarray(image.dataobj)
-    except Exception as error:
-        # nibabel raises many kinds for damaged files.
-        raise InputError(f"{path}: cannot be read as a NIfTI image ({error})") from error
-    shape = tuple(int(size) for size in values.shape)
-    if shape != geometry.shape:
-        raise InputError(
-            f"{path}: has shape {shape}, the study's images {geometry.shape}; resample the regions "
-            "to the study's grid"
-        )
-    if not np.allclose(image.affine, geometry.affine, atol=1e-3):
-        raise InputError(
-            f"{path}: has another affine than the study's images; resample the regions to the "
-            "study's grid"
-        )
-    return _whole_labels(values[tuple(geometry.index.T)].astype(np.float64), path)
-
-
-def _whole_labels(labels: np.ndarray, path: Path) -> np.ndarray:
-    labels = np.where(np.isfinite(labels), labels, 0.0)
-    if np.any(labels != np.round(labels)):
-        raise InputError(f"{path}: holds values that are not whole numbers; give a label image")
-    if not np.any(labels):
-        raise InputError(f"{path}: has no label other than 0 at any of the study's voxels")
-    return labels.astype(np.int64)

@@ -12,11 +12,13 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from rvga.jackknife import jackknife_standard_error
-from rvga.ld import columns_for_share
+from rvga.ld import columns_for_share, trace_in_study
 
 # Shares of the trace of the published estimator's pair, "LD" and "inverse".
 PUBLISHED_LD_SHARE = 0.98
 PUBLISHED_INVERSE_SHARE = 0.95
+# Columns of a matrix of correlations that are worked on at once.
+_TILE = 2048
 
 
 def component_scores(beta: np.ndarray, a: np.ndarray, n: float) -> np.ndarray:
@@ -72,6 +74,8 @@ class BlockProjection:
         Sum of the two halves' products of correlations with the variants of the block.
     used : int
         Variants that have scores.
+    t_1 : (k,)
+        Diagonal of M'D R D M in a study of n people (:func:`rvga.ld.trace_in_study`).
     """
 
     q: np.ndarray
@@ -83,6 +87,7 @@ class BlockProjection:
     RM_b: np.ndarray
     ld_score: np.ndarray
     used: int
+    t_1: np.ndarray
 
 
 def project_block(
@@ -93,6 +98,8 @@ def project_block(
     scores: np.ndarray,
     n_a: int,
     n_b: int,
+    t_1_ratio: np.ndarray | None = None,
+    n: float | None = None,
 ) -> BlockProjection:
     """Return what both estimators need of one block.
 
@@ -105,22 +112,32 @@ def project_block(
         û; a row with any NaN is a variant that is missing: it is a zero row of D M.
     n_a, n_b : int
         People in the halves of panel 1.
+    t_1_ratio : (k,), optional
+        As in :class:`rvga.ld.LdBlock`; that of all variants serves any of them.
+    n : float, optional
+        People of the study, which t₁ is for.
     """
     kept = np.flatnonzero(np.isfinite(scores).all(axis=1))
-    M = M[kept].astype(np.float64)
-    RM_a = R_a[:, kept].astype(np.float64) @ M
-    RM_b = R_b[:, kept].astype(np.float64) @ M
+    M, scores = M.astype(np.float64), np.asarray(scores, dtype=np.float64)
+    ld_score = np.einsum("ij,ij->i", R_a, R_b, dtype=np.float64)
+    own = T
+    if len(kept) < len(scores):
+        M, scores = M[kept], scores[kept]
+        R_a, R_b, own = R_a[:, kept], R_b[:, kept], T[np.ix_(kept, kept)]
+    RM_a, RM_b = R_a.astype(np.float64) @ M, R_b.astype(np.float64) @ M
     H_a, H_b = M.T @ RM_a[kept], M.T @ RM_b[kept]
+    H_1 = (n_a * H_a + n_b * H_b) / (n_a + n_b)
     return BlockProjection(
-        q=M.T @ scores[kept],
+        q=M.T @ scores,
         H_a=H_a,
         H_b=H_b,
-        H_1=(n_a * H_a + n_b * H_b) / (n_a + n_b),
-        t_2=np.einsum("ik,ik->k", T[np.ix_(kept, kept)].astype(np.float64) @ M, M),
+        H_1=H_1,
+        t_2=np.einsum("ik,ik->k", own.astype(np.float64) @ M, M),
         RM_a=RM_a,
         RM_b=RM_b,
-        ld_score=np.einsum("ij,ij->i", R_a, R_b, dtype=np.float64),
+        ld_score=ld_score,
         used=len(kept),
+        t_1=trace_in_study(np.diag(H_1), t_1_ratio, n_a + n_b, n),
     )
 
 
@@ -137,7 +154,7 @@ def moments_of(block: BlockProjection, weight: np.ndarray | None = None) -> Bloc
     return BlockMoments(
         quadratic=block.q.T @ cq,
         quartic=cq.T @ block.H_1 @ cq,
-        t_1=float(c @ np.diag(block.H_1)),
+        t_1=float(c @ block.t_1),
         t_2=float(c @ block.t_2),
         t_4=float(np.einsum("k,kl,l,kl->", c, block.H_a, c, block.H_b)),
     )
@@ -157,9 +174,11 @@ def block_moments(
     scores: np.ndarray,
     n_a: int,
     n_b: int,
+    t_1_ratio: np.ndarray | None = None,
+    n: float | None = None,
 ) -> BlockMoments:
     """Return the sums of one block; arguments as of :func:`project_block` (method 5b)."""
-    return moments_of(project_block(M, R_a, R_b, T, scores, n_a, n_b))
+    return moments_of(project_block(M, R_a, R_b, T, scores, n_a, n_b, t_1_ratio, n))
 
 
 def published_block_moments(
@@ -393,37 +412,55 @@ def genetic_correlation(
         As estimated, whatever the range; NaN where a heritability is not positive.
     """
 
-    def diagonal(matrix: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.einsum("vr,vr->v", b @ matrix, b)
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        g_u, g_v = diagonal(x.Gamma, rows), diagonal(x.Gamma, columns)
-        unit_u = rows / np.sqrt(np.where(g_u > 0, g_u, np.nan))[:, None]
-        unit_v = columns / np.sqrt(np.where(g_v > 0, g_v, np.nan))[:, None]
-        rho = unit_u @ x.Gamma @ unit_v.T
-        k_uv = unit_u @ x.kappa @ unit_v.T
-        s_uv = unit_u @ x.s @ unit_v.T
-        k_uu, s_uu = (diagonal(a, unit_u)[:, None] for a in (x.kappa, x.s))
-        k_vv, s_vv = (diagonal(a, unit_v)[None, :] for a in (x.kappa, x.s))
+    unit_u, k_u, s_u = _unit_rows(x, rows)
+    unit_v, k_v, s_v = _unit_rows(x, columns)
+    rho, standard_error = np.empty((2, len(rows), len(columns)))
+    left = unit_u @ x.Gamma, unit_u @ x.kappa, unit_u @ x.s
+    # By tiles that stay in the processor's cache.
+    for first in range(0, len(columns), _TILE):
+        at = slice(first, first + _TILE)
+        gamma, k_uv, s_uv = (half @ unit_v[at].T for half in left)
         square = _correlation_variance(
-            rho, (k_uu, k_vv, k_uv), (s_uu, s_vv, s_uv), x.scale, x.t_4, x.inverse_n[0, 0]
+            gamma, (k_u[:, None], k_v[at], k_uv), (s_u[:, None], s_v[at], s_uv), x
         )
-        return rho, np.sqrt(square)
+        rho[:, at] = gamma
+        with np.errstate(invalid="ignore"):
+            np.sqrt(square, out=standard_error[:, at])
+    return rho, standard_error
 
 
-def _correlation_variance(rho, kappa, s, scale, t_4, inverse_n):
-    """Return Var(ρ̂) from κ and s divided by the roots of γ_uu and γ_vv (one sample)."""
-    (k_uu, k_vv, k_uv), (s_uu, s_vv, s_uv) = kappa, s
-    between = t_4 * (k_uu * k_vv + k_uv**2) + k_uu * s_vv + k_vv * s_uu + 2 * k_uv * s_uv
-    first = 2 * t_4 * k_uu**2 + 4 * k_uu * s_uu
-    second = 2 * t_4 * k_vv**2 + 4 * k_vv * s_vv
-    both = 2 * t_4 * k_uv**2 + 4 * k_uv * s_uv
-    with_first = 2 * t_4 * k_uu * k_uv + 2 * k_uu * s_uv + 2 * k_uv * s_uu
-    with_second = 2 * t_4 * k_vv * k_uv + 2 * k_vv * s_uv + 2 * k_uv * s_vv
-    noise = between + rho**2 / 4 * (first + second + 2 * both) - rho * (with_first + with_second)
-    square = scale**2 * noise + 2 * (1 - rho**2) ** 2 * inverse_n
+def _unit_rows(x: Moments, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows of genetic variance 1, NaN where it is not positive, and their κ and s."""
+    genetic = np.einsum("vr,vr->v", b @ x.Gamma, b)
+    unit = b / np.sqrt(np.where(genetic > 0, genetic, np.nan))[:, None]
+    return unit, *(np.einsum("vr,vr->v", unit @ a, unit) for a in (x.kappa, x.s))
+
+
+def _correlation_variance(rho, kappa, s, x: Moments) -> np.ndarray:
+    """Return Var(ρ̂) from κ and s divided by the roots of γ_uu and γ_vv (one sample).
+
+    With w = t₄ κ² + 2 κ s of a pair and p the same of a phenotype with itself the noise is
+    t₄ κ_uu κ_vv + κ_uu s_vv + κ_vv s_uu + (1 + ρ²) w_uv + ρ²/2 (p_uu + p_vv)
+    - 2 ρ [(κ_uu + κ_vv)(t₄ κ_uv + s_uv) + (s_uu + s_vv) κ_uv].
+    """
+    (k_uu, k_vv, k_uv), (s_uu, s_vv, s_uv), t_4 = kappa, s, x.t_4
+    p_u, p_v = t_4 * k_uu**2 + 2 * k_uu * s_uu, t_4 * k_vv**2 + 2 * k_vv * s_vv
+    q = rho * rho
+    outer = k_uu * (t_4 * k_vv + s_vv) + s_uu * k_vv
+    common = t_4 * k_uv
+    common += s_uv
+    w = k_uv * (common + s_uv)
+    common *= k_uu + k_vv
+    common += (s_uu + s_vv) * k_uv
+    common *= -2 * rho
+    between = outer + w
+    common += between
+    common += q * (w + (p_u + p_v) / 2)
+    common *= x.scale**2
+    common += 2 * x.inverse_n[0, 0] * (1 - q) ** 2
     # It is 0 for a phenotype with itself, which rounding must not turn into a root of -1e-17.
-    return np.where(np.abs(square) < 1e-10 * scale**2 * np.abs(between), 0.0, square)
+    common[np.abs(common) < 1e-10 * x.scale**2 * np.abs(between)] = 0.0
+    return common
 
 
 def cross_trait_correlation(
@@ -613,6 +650,11 @@ def correlation_reasons(rho: np.ndarray, standard_error: np.ndarray) -> np.ndarr
     ):
         reasons[condition] = reason
     return reasons
+
+
+def correlation_in_range(rho: np.ndarray, standard_error: np.ndarray) -> np.ndarray:
+    """Return where :func:`correlation_reasons` has none, for whole matrices (bool array)."""
+    return (np.abs(rho) <= 1 + 1e-9) & (standard_error <= 1)
 
 
 def region_bases(bases: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,15 @@ def split_halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
+def split_panel(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split ``range(n)`` at random into the people of panel 1 and of panel 2, sorted.
+
+    It is independent of :func:`split_halves` with the same seed.
+    """
+    order = np.random.default_rng([seed, n]).permutation(n)
+    return np.sort(order[n // 2 :]), np.sort(order[: n // 2])
+
+
 def allele_frequency(dosages: np.ndarray) -> np.ndarray:
     """Return effect-allele frequencies (m,) of dosages (m, n), missing calls (NaN) left out.
 
@@ -271,6 +280,9 @@ class LdBlock:
         Correlation in the two halves of panel 1.
     T : (m, m)
         Block of R_a R_b over every variant of the chromosome, symmetrised.
+    t_1_ratio : (k,), optional
+        What diag(M'RM) gains, as a share, when all of panel 1 is standardised as one instead of
+        half by half (:func:`trace_in_study`).
     """
 
     M: np.ndarray
@@ -278,10 +290,40 @@ class LdBlock:
     R_a: np.ndarray
     R_b: np.ndarray
     T: np.ndarray
+    t_1_ratio: np.ndarray | None = None
+
+
+def trace_in_study(
+    diagonal: np.ndarray, t_1_ratio: np.ndarray | None, n_1: int, n: float | None
+) -> np.ndarray:
+    """Return diag(M'RM) as genotypes that n people standardise have it, (k,).
+
+    A correlation in n people is too small by ρ(1 - ρ²)/2n on average, and Ω, near R⁻¹, sums such
+    terms up: t₁ is linear in 1/n. Halves of n₁/2 people and all n₁ give the line.
+
+    Parameters
+    ----------
+    diagonal : (k,)
+        In the mean of the halves.
+    t_1_ratio : (k,), optional
+        Of :class:`LdBlock`; without it, or without n, the diagonal is returned as it is.
+    n_1 : int
+        People of panel 1.
+    n : float, optional
+        People of the study.
+    """
+    if t_1_ratio is None or n is None:
+        return diagonal
+    return diagonal * (1 + t_1_ratio.astype(np.float64) * (2 - n_1 / n))
 
 
 def make_block(
-    G_a: np.ndarray, G_b: np.ndarray, G_2: np.ndarray, K: np.ndarray, share: float
+    G_a: np.ndarray,
+    G_b: np.ndarray,
+    G_2: np.ndarray,
+    K: np.ndarray,
+    share: float,
+    G_1: np.ndarray | None = None,
 ) -> LdBlock:
     """Return one block from standardised genotypes (method 5b).
 
@@ -293,6 +335,8 @@ def make_block(
         G_a' G_b over every variant of the chromosome.
     share : float
         Share of the trace that M keeps.
+    G_1 : (m, n_a + n_b), optional
+        Rows of all of panel 1 standardised as one; without them there is no ``t_1_ratio``.
     """
     n_a, n_b = K.shape
     M, cumulated = inverse_factor(G_2, share)
@@ -301,7 +345,12 @@ def make_block(
     R_a = (G_a @ G_a.T) / np.float32(n_a)
     R_b = (G_b @ G_b.T) / np.float32(n_b)
     assert M.shape[0] == R_a.shape[0] == T.shape[0]
-    return LdBlock(M.astype(np.float32), cumulated.astype(np.float32), R_a, R_b, T)
+    ratio = None
+    if G_1 is not None:
+        halves = sum(np.square(G.T.astype(np.float64) @ M).sum(axis=0) for G in (G_a, G_b))
+        whole = np.square(G_1.T.astype(np.float64) @ M).sum(axis=0)
+        ratio = (whole / halves - 1).astype(np.float32)
+    return LdBlock(M.astype(np.float32), cumulated.astype(np.float32), R_a, R_b, T, ratio)
 
 
 def pack_lower(matrix: np.ndarray) -> np.ndarray:

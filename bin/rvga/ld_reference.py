@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,15 @@ class Panel:
             here = np.flatnonzero(file == number)
             block[here] = self._files[number].dosages(index[here], self._rows[number])
         return block
+
+    def part(self, name: str, which: np.ndarray) -> Panel:
+        """Return a panel of some of the people, by index; it reads from this one's files."""
+        part = copy.copy(self)
+        part.name = name
+        part._open = contextlib.ExitStack()
+        part.people = self.people[which]
+        part._rows = [rows[which] for rows in self._rows]
+        return part
 
     def __enter__(self) -> Panel:
         return self
@@ -229,6 +239,17 @@ def add_variants(writer: Writer, variants: pd.DataFrame) -> None:
         writer.add(f"variants/{name}", variants[name].to_numpy())
 
 
+def largest_file_bytes(sizes: np.ndarray, n_2: int) -> int:
+    """Return the most bytes that blocks of these sizes take in an LD file.
+
+    Three triangles of correlations, and M of at most as many columns as variants or people of
+    panel 2, each in four bytes.
+    """
+    sizes = np.asarray(sizes, dtype=np.int64)
+    columns = np.minimum(sizes, n_2)
+    return int(4 * np.sum(3 * sizes * (sizes + 1) // 2 + sizes * columns + 2 * columns))
+
+
 class BlockWriter:
     """Fills the block datasets of an LD file, whose sizes need not be known beforehand."""
 
@@ -245,6 +266,10 @@ class BlockWriter:
             self._append(name, pack_lower(getattr(block, name)))
         self._append("M", block.M.ravel())
         self._append("share", block.share)
+        if block.t_1_ratio is not None:
+            if len(self._starts) == 1:
+                self._writer.reserve("t_1_ratio", (0,), maxshape=(None,), chunks=(1 << 18,))
+            self._append("t_1_ratio", block.t_1_ratio)
         self._starts.append(self._starts[-1] + len(block.M))
         self._ranks.append(block.M.shape[1])
         self._chromosomes.append(chromosome)
@@ -332,17 +357,19 @@ class LdReference:
         if share is not None:
             rank = columns_for_share(cumulated, share)
         packed = slice(self._triangle[i], self._triangle[i + 1])
+        ratio = None
+        if "t_1_ratio" in self.envelope:
+            ratio = self.envelope["t_1_ratio"][self._share[i] : self._share[i] + rank]
         return LdBlock(
             M[:, :rank],
             cumulated[:rank],
             *(unpack_lower(self.envelope[name][packed], size) for name in ("R_a", "R_b", "T")),
+            ratio,
         )
 
-    def inverse_factor(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return M (m_b, k) and the cumulated share (k,) of block i, without its correlations."""
-        rank = int(self.block_rank[i])
-        M = self.envelope["M"][self._M[i] : self._M[i + 1]].reshape(-1, rank)
-        return M, self.envelope["share"][self._share[i] : self._share[i + 1]]
+    def share(self, i: int) -> np.ndarray:
+        """Return the cumulated share of the trace of block i, by column of its M, (k,)."""
+        return self.envelope["share"][self._share[i] : self._share[i + 1]]
 
     def blocks(self, share: float | None = None) -> Iterator[tuple[int, int, LdBlock]]:
         """Yield (first variant, one past the last, block) in genome order."""
@@ -372,7 +399,10 @@ class LdReference:
 def concatenate(references: Sequence[LdReference], writer: Writer) -> None:
     """Write the blocks of several references, in the order given, into a file of kind 'ld'."""
     step = 1 << 24
-    for name in ("M", "share", "R_a", "R_b", "T"):
+    names = ["M", "share", "R_a", "R_b", "T"]
+    if all("t_1_ratio" in reference.envelope for reference in references):
+        names.append("t_1_ratio")
+    for name in names:
         total = sum(len(reference.envelope[name]) for reference in references)
         target = writer.reserve(name, (total,))
         at = 0

@@ -12,10 +12,18 @@ import pytest
 
 import rvga_cross_trait
 from helpers import files_in, run_stage
-from heritability_study import block_file, heritability_args, ld_reference, make_study
-from rvga import bands
+from heritability_study import (
+    band_products,
+    block_file,
+    heritability_args,
+    ld_reference,
+    make_study,
+    study_rows,
+)
 from rvga import heritability as h
+from rvga import published
 from rvga.genetic_covariance import GeneticCovariance
+from rvga.jackknife import jackknife_standard_error
 from rvga.ld_reference import LdReference
 from rvga.tables import read_table
 
@@ -142,7 +150,9 @@ def test_possible_overlap_is_band_regression_with_free_intercepts(blocky, tmp_pa
     # Nobody is in common.
     assert (found.intercept - found.expected).abs().lt(4 * found.standard_error).all()
     np.testing.assert_allclose(
-        found.intercept[:3], kappa[:3, 3] * 900 / np.sqrt(np.diag(made.Sigma)), atol=1e-4
+        found.intercept[:3],
+        kappa[:3, 3] * np.sqrt(899 * 900) / np.sqrt(np.diag(made.Sigma)),
+        atol=1e-4,
     )
     regions = read_table(tmp_path / "height.regions.tsv", "cross_trait_regions")
     assert regions.trait.tolist() == ["height"] * len(regions)
@@ -164,26 +174,11 @@ def test_possible_overlap_is_band_regression_with_free_intercepts(blocky, tmp_pa
 
 def free_bands(made, reference_path):
     """Return band estimates of the components and the trait from their scores, and leave-outs."""
-    number, of = len(bands.EDGES), np.array([0, 0, 0, 1])
+    of = np.array([0, 0, 0, 1])
     trait = pd.read_csv(made.sumstats, sep="\t")
     z = (trait.beta / trait.standard_error).to_numpy()
-    with LdReference.open(reference_path) as reference:
-        position = reference.variants.base_pair_location.to_numpy()
-        second = (reference.variants.chromosome == "2").to_numpy()
-        at = (position - 1000) // 100 + second * (len(made.scores) // 2)
-        scores = np.column_stack([made.scores, z / np.sqrt(900 + z**2)])[at]
-        seen = [
-            (h.project_block(b.M, b.R_a, b.R_b, b.T, scores[i:j], reference.n_a, reference.n_b),
-             bands.band_of(b.share))
-            for i, j, b in reference.blocks()
-        ]  # fmt: skip
-        m = float(reference.m)
-    t_1 = np.concatenate([bands.band_sums(np.diag(p.H_1), band, number) for p, band in seen])
-    t_2 = np.concatenate([bands.band_sums(p.t_2, band, number) for p, band in seen])
-    Q = np.concatenate(
-        [bands.band_sums(p.q[:, :, None] * p.q[:, None, :], band, number) for p, band in seen]
-    )
-    block = np.repeat(np.arange(len(seen)), number)
+    scores = np.column_stack([made.scores, z / np.sqrt(900 + z**2)])
+    _, t_1, t_2, Q, group, m = band_products(made, reference_path, scores)
     use = (t_1 > 0) & (t_2 > 0)
     x = np.stack([t_2 / m, t_1], axis=1)
 
@@ -192,12 +187,13 @@ def free_bands(made, reference_path):
         return np.linalg.lstsq(root[:, None] * x[keep], root * y[keep], rcond=None)[0]
 
     spread = []
-    for y in (Q[:, :3, :3].trace(axis1=1, axis2=2) / np.trace(made.Sigma), Q[:, 3, 3]):
+    own = Q[:, :3, :3].trace(axis1=1, axis2=2) / np.trace(made.Sigma)
+    for y, n in ((own, 899), (Q[:, 3, 3], 900)):
         h2 = 0.0
         for _ in range(3):
-            w = t_1 / (t_1 / 900 + h2 * t_2 / m) ** 2
+            w = t_1 / (t_1 / n + h2 * t_2 / m) ** 2
             h2 = np.clip(fit(w, y, use)[0], 0, 1)
-        spread.append(t_1 / 900 + h2 * t_2 / m)
+        spread.append(t_1 / n + h2 * t_2 / m)
 
     def all_pairs(keep):
         out = np.zeros((2, 4, 4))
@@ -207,7 +203,7 @@ def free_bands(made, reference_path):
                 out[:, j, k] = fit(w, Q[:, j, k], keep)
         return out
 
-    without = np.stack([all_pairs(use & (block != i))[0] for i in range(len(seen))])
+    without = np.stack([all_pairs(use & (group != i))[0] for i in range(group.max() + 1)])
     return *all_pairs(use), without
 
 
@@ -228,8 +224,9 @@ def test_another_build_is_lifted_by_a_chain(study, result, tmp_path):
     assert json.loads((tmp_path / "height.json").read_text())["numbers"]["build"] == "lifted"
 
 
-def test_the_published_estimator_knows_no_overlap_and_says_so(study, tmp_path):
-    made, reference = study
+def test_the_published_estimator_allows_for_people_in_common(blocky, tmp_path):
+    """The stage against the functions that unit tests hold to the published program."""
+    made, reference = blocky
     done = run_stage(
         "heritability", heritability_args(made, reference, tmp_path),
         "--heritability-method", "published",
@@ -238,8 +235,45 @@ def test_the_published_estimator_knows_no_overlap_and_says_so(study, tmp_path):
     own = made._replace(folder=tmp_path), reference
     done = cross(own, made.sumstats, tmp_path, "--overlap", "possible")
     assert done.returncode == 0, done.stderr
-    assert "assumes that its GWAS has no people in common" in done.stderr
-    assert len(read_table(tmp_path / "height.intercepts.tsv", "intercepts")) == 0
+    trait = pd.read_csv(made.sumstats, sep="\t")
+    z = (trait.beta / trait.standard_error).to_numpy()
+    n, deviation = float(made.n), np.sqrt(np.diag(made.Sigma))
+    r = made.scores / deviation
+    z_own = r * np.sqrt((n - 2) / (1 - r**2))
+    scores = np.column_stack([z_own * deviation / np.sqrt(n), z / np.sqrt(900)])
+    with LdReference.open(reference) as opened:
+        at = study_rows(made, opened)
+        scores, z_own, z = scores[at], z_own[at], z[at]
+        blocks, sizes = list(opened.blocks()), np.diff(opened.block_start)
+        people = opened.n_a, opened.n_b
+    parts = [
+        h.published_block_moments(b.M, b.share, b.R_a, b.R_b, scores[i:j], *people)
+        for i, j, b in blocks
+    ]
+    score = [published.adjusted_ld_scores((b.R_a + b.R_b) / 2, sum(people)) for _, _, b in blocks]
+    kappa = np.zeros((4, 4))
+    kappa[:3, :3], kappa[3, 3] = made.Sigma / n, 1 / 900
+    d = np.array([p.t_1 for p in parts])
+    quadratic = np.stack([p.quadratic for p in parts])
+    Gamma = quadratic.sum(axis=0) - d.sum() * kappa
+    Gammas = h.leave_one_out_Gamma(quadratic, d, np.zeros(len(d)), kappa, 1.0)
+    intercept, without = published.cross_trait_intercepts(
+        z_own * z[:, None], np.concatenate(score), (n, 900.0),
+        (np.diag(Gamma)[:3] / deviation**2, Gamma[3, 3]), d.sum(),
+        np.repeat(np.arange(len(d)), sizes),
+    )  # fmt: skip
+    scale = deviation / np.sqrt(n * 900)
+    Gamma[:3, 3] -= d.sum() * intercept * scale
+    Gammas[:, :3, 3] -= (d.sum() - d)[:, None] * without * scale
+    rows = made.bases.astype(float)
+    each = np.stack([h.cross_trait_ratio(G, rows) for G in Gammas])
+    rho = len(d) * h.cross_trait_ratio(Gamma, rows) - (len(d) - 1) * each.mean(axis=0)
+    table = read_table(tmp_path / "height.tsv", "cross_trait")
+    np.testing.assert_allclose(table.genetic_correlation_raw, rho, atol=2e-3)
+    np.testing.assert_allclose(table.standard_error_raw, jackknife_standard_error(each), rtol=5e-3)
+    found = read_table(tmp_path / "height.intercepts.tsv", "intercepts")
+    np.testing.assert_allclose(found.intercept[:3], intercept, atol=1e-3)
+    assert found.intercept.isna().tolist() == [False, False, False, True]
 
 
 def test_what_the_intercepts_say_is_warned_of():

@@ -13,13 +13,14 @@ import pytest
 import rvga_heritability
 from helpers import files_in, run_stage
 from heritability_study import (
+    band_products,
     block_file,
     heritability_args,
     ld_reference,
     make_study,
+    study_rows,
     write_pgen,
 )
-from rvga import bands
 from rvga import heritability as h
 from rvga.false_discovery import false_discovery_rate
 from rvga.formats import open_file
@@ -52,18 +53,19 @@ def result(study, tmp_path_factory):
 def direct_moments(study, reference_path: Path) -> h.Moments:
     """Return the moments from the scores that the study was made of."""
     with LdReference.open(reference_path) as reference:
-        position = reference.variants.base_pair_location.to_numpy()
-        second = (reference.variants.chromosome == "2").to_numpy()
-        scores = study.scores[(position - 1000) // 100 + second * (len(study.scores) // 2)]
+        scores = study.scores[study_rows(study, reference)]
         total = None
         for first, stop, b in reference.blocks():
             part = h.block_moments(
-                b.M, b.R_a, b.R_b, b.T, scores[first:stop], reference.n_a, reference.n_b
-            )
+                b.M, b.R_a, b.R_b, b.T, scores[first:stop], reference.n_a, reference.n_b,
+                b.t_1_ratio, study.n,
+            )  # fmt: skip
             total = part if total is None else total + part
-        kappa = study.Sigma / study.n
+        kappa = study.Sigma / (study.n - 1)
         inverse_n = np.full_like(kappa, 1 / study.n)
-        return h.combine(total, kappa, inverse_n, reference.m, reference.factors())
+        return h.combine(
+            total, kappa, inverse_n, reference.m, reference.factors(), Sigma=study.Sigma
+        )
 
 
 def test_tables_and_maps_follow_from_the_scores(study, result):
@@ -160,23 +162,8 @@ def blocky(tmp_path_factory):
 
 def dense_bands(study, reference_path: Path, free: bool):
     """Return band estimates from the study's scores, all blocks at once."""
-    n, number = float(study.n), len(bands.EDGES)
-    with LdReference.open(reference_path) as reference:
-        position = reference.variants.base_pair_location.to_numpy()
-        second = (reference.variants.chromosome == "2").to_numpy()
-        scores = study.scores[(position - 1000) // 100 + second * (len(study.scores) // 2)]
-        seen = [
-            (h.project_block(b.M, b.R_a, b.R_b, b.T, scores[i:j], reference.n_a, reference.n_b),
-             bands.band_of(b.share))
-            for i, j, b in reference.blocks()
-        ]  # fmt: skip
-        m = float(reference.m)
-    t_1 = np.concatenate([bands.band_sums(np.diag(p.H_1), band, number) for p, band in seen])
-    t_2 = np.concatenate([bands.band_sums(p.t_2, band, number) for p, band in seen])
-    Q = np.concatenate(
-        [bands.band_sums(p.q[:, :, None] * p.q[:, None, :], band, number) for p, band in seen]
-    )
-    block = np.repeat(np.arange(len(seen)), number)
+    n = study.n - 1.0
+    _, t_1, t_2, Q, group, m = band_products(study, reference_path, study.scores)
     use, variance = (t_1 > 0) & (t_2 > 0), np.trace(study.Sigma)
     h2 = 0.0
     x = np.stack([t_2 / m, t_1], axis=1)
@@ -204,7 +191,7 @@ def dense_bands(study, reference_path: Path, free: bool):
                 out[:, j, k] = fit(w, Q[:, j, k], kappa, keep)
         return out
 
-    without = np.stack([all_pairs(use & (block != i)) for i in range(len(seen))])
+    without = np.stack([all_pairs(use & (group != i)) for i in range(group.max() + 1)])
     return *all_pairs(use), without
 
 
@@ -238,7 +225,7 @@ def test_bands_equal_a_weighted_fit_over_all_blocks(blocky, tmp_path, intercept)
     np.testing.assert_allclose(table.false_discovery_rate, rate, rtol=1e-5)
     if intercept == "free":
         found = read_table(tmp_path / "intercepts.tsv", "intercepts")
-        ratio = made.n * np.diag(kappa) / np.diag(made.Sigma)
+        ratio = (made.n - 1) * np.diag(kappa) / np.diag(made.Sigma)
         np.testing.assert_allclose(found.intercept, ratio, rtol=1e-4)
     numbers = json.loads((tmp_path / "s.json").read_text())["numbers"]
     assert numbers["heritability_bands"] == pytest.approx(
@@ -266,6 +253,30 @@ def test_what_the_tests_of_the_model_say_is_warned_of():
         rvga_heritability.warn_of_model(numbers | change, warnings)
         assert len(warnings) == len(said)
         assert all(words in text for words, text in zip(said, warnings, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("intercept", "said", "not_said"),
+    [(1.2, "effects that lie in low-LD", "high-LD"), (0.8, "lie in high-LD", "people related")],
+)
+def test_an_intercept_is_explained_by_its_side(intercept, said, not_said):
+    numbers = {
+        "n_jackknife_groups": 200, "mean_intercept": intercept,
+        "mean_intercept_standard_error": 0.02, "mean_intercept_neg_log_10_p_value": 8.0,
+    }  # fmt: skip
+    warnings: list[str] = []
+    rvga_heritability.warn_of_model(numbers, warnings)
+    assert said in warnings[0]
+    assert not_said not in warnings[0]
+
+
+def test_heritability_of_few_standard_errors_is_warned_of():
+    for h2, number in ((0.4, 0), (0.2, 1)):
+        warnings: list[str] = []
+        values = np.array([h2, h2, -0.1, np.nan, h2])
+        rvga_heritability.warn_of_weak_signal(values, np.full(5, 0.05), warnings)
+        assert len(warnings) == number
+    assert "the median heritability is 4.0 of its standard errors" in warnings[0]
 
 
 def test_auto_errors_lie_between_both_and_closed_forms_follow(blocky, tmp_path):

@@ -119,6 +119,40 @@ def test_blocks_of_a_bed_file(panels, tmp_path, run_stage):
     assert counts["outside_ld_blocks"] == M - 191
 
 
+def test_one_panel_is_split_at_random_and_said(panels, tmp_path, run_stage):
+    """The same as two panels of the people that the split has drawn, and another for each seed."""
+    _, dosages = panels
+    n = dosages.shape[1]
+    names = [f"p{i:03d}" for i in range(n)]
+    both = write_pgen(tmp_path / "both", dosages, "3", names)
+    parts = []
+    for which, people in zip(("one", "two"), ld.split_panel(n, 4), strict=True):
+        ids = [names[i] for i in people]
+        parts.append(write_pgen(tmp_path / which, dosages[:, people], "3", ids))
+    arrays = []
+    for second, seed in (([], 4), ([parts[1]], 4), ([], 5)):
+        out = tmp_path / "ld.h5"
+        done = run_stage(
+            "ld_blocks", "--chromosome", "3", "--panel-1", parts[0] if second else both,
+            "--panel-2", *second, "--seed", seed, "--out", out, "--summary", tmp_path / "s.json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ("split at random (seed" in done.stderr) == (not second)
+        numbers = json.loads((tmp_path / "s.json").read_text())["numbers"]
+        assert (numbers["n_panels"], numbers["seed"]) == (2 if second else 1, seed)
+        assert "MB of the LD reference" in done.stderr
+        with LdReference.open(out) as reference:
+            arrays_of_it = ("M", "share", "t_1_ratio", "R_a", "R_b", "T")
+            taken = sum(reference.envelope[name].size * 4 for name in arrays_of_it)
+            assert 0.5 * numbers["bytes_at_most"] < taken <= numbers["bytes_at_most"]
+            assert reference.envelope.parameters["panels"] == numbers["n_panels"]
+            assert reference.n_a + reference.n_b == reference.n_2 == n // 2
+            names_of_it = ("M", "share", "R_a", "R_b", "T", "error_traces")
+            arrays.append([reference.envelope[name][...] for name in names_of_it])
+    assert all(np.array_equal(a, b) for a, b in zip(arrays[0], arrays[1], strict=True))
+    assert not np.array_equal(arrays[0][2], arrays[2][2])
+
+
 def test_a_chromosome_that_neither_panel_has_is_an_empty_file(panels, tmp_path, run_stage):
     folder, _ = panels
     out = tmp_path / "ld.h5"
@@ -146,6 +180,8 @@ def test_a_chromosome_that_neither_panel_has_is_an_empty_file(panels, tmp_path, 
         ("lists of other length", "1 genotype files but 2 files of variants"),
         ("missing file", "no such file"),
         ("share above 1", "outside (0, 1]"),
+        ("one small panel", "has 60 people; without a panel 2 it is split in two and needs"),
+        ("samples of no panel", "--panel-2-variants and --panel-2-samples need --panel-2"),
     ],
 )
 def test_bad_input(panels, tmp_path, run_stage, case, message):
@@ -181,6 +217,10 @@ def test_bad_input(panels, tmp_path, run_stage, case, message):
         second = here / "nothing.pgen"
     elif case == "share above 1":
         options = ["--ld-share", "1.5"]
+    elif case == "one small panel":
+        second = []
+    elif case == "samples of no panel":
+        second, options = [], ["--panel-2-samples", folder / "two.psam"]
     out = tmp_path / "out"
     out.mkdir()
     done = blocks(run_stage, first, second, out / "ld.h5", *options)

@@ -26,13 +26,15 @@ def chunks(tmp_path_factory):
             part = dosages[:, at * PEOPLE : (at + 1) * PEOPLE]
             ids = [f"{name}{i}" for i in range(PEOPLE)]
             write_pgen(folder / f"{name}{chromosome}", part, chromosome, ids)
+        ids = [f"w{i}" for i in range(2 * PEOPLE)]
+        write_pgen(folder / f"w{chromosome}", dosages[:, : 2 * PEOPLE], chromosome, ids)
 
     def make(out, chromosome, second="b", *options):
-        files = [folder / f"{second}{c}.pgen" for c in ("2", "10")]
+        files = [folder / f"{second}{c}.pgen" for c in ("2", "10")] if second else []
+        first = [folder / f"{'a' if second else 'w'}{c}.pgen" for c in ("2", "10")]
         done = run_stage(
-            "ld_blocks", "--chromosome", chromosome, "--panel-1",
-            [folder / "a2.pgen", folder / "a10.pgen"], "--panel-2", files, *options,
-            "--out", folder / out,
+            "ld_blocks", "--chromosome", chromosome, "--panel-1", first, "--panel-2", files,
+            *options, "--out", folder / out,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
@@ -41,6 +43,7 @@ def chunks(tmp_path_factory):
     make("ld.5.h5", "5")
     make("other_panel.h5", "10", "c")
     make("other_seed.h5", "10", "b", "--seed", "9")
+    make("one.h5", "10", None, "--seed", "7")
     return folder
 
 
@@ -68,6 +71,20 @@ def test_chromosomes_are_joined_in_genome_order(chunks, tmp_path, run_stage):
     assert out.read_bytes() == other.read_bytes()
 
 
+def test_one_panel_that_was_split_is_warned_of_and_recorded(chunks, tmp_path, run_stage):
+    out, summary = tmp_path / "panel.ld.h5", tmp_path / "s.json"
+    done = run_stage(
+        "ld_reference", "--chunks", chunks / "one.h5", "--out", out, "--summary", summary
+    )
+    assert done.returncode == 0, done.stderr
+    said = f"its {2 * PEOPLE} people were split at random (seed 7) into {PEOPLE} for"
+    found = json.loads(summary.read_text())
+    assert any(said in warning for warning in found["warnings"])
+    assert (found["numbers"]["n_panels"], found["numbers"]["seed"]) == (1, 7)
+    with LdReference.open(out) as reference:
+        assert reference.envelope.parameters["panels"] == 1
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -75,6 +92,7 @@ def test_chromosomes_are_joined_in_genome_order(chunks, tmp_path, run_stage):
         (["ld.2.h5", "ld.2.h5"], "both hold chromosome 2"),
         (["ld.2.h5", "other_panel.h5"], "different people of LD panel 2"),
         (["ld.2.h5", "other_seed.h5"], "was made with seed 9"),
+        (["ld.2.h5", "one.h5"], "different people of LD panel 1"),
         (["a2.pgen"], "not a readable HDF5 file"),
         (["nothing.h5"], "no such file"),
     ],

@@ -253,8 +253,9 @@ def test_reasons_name_what_is_out_of_range():
         "", "heritability below 0", "heritability above 1", "standard error above 1",
         "no variance", "standard error not defined",
     ]  # fmt: skip
-    rho = np.array([1.0, -1.2, np.nan, 0.1])
-    assert h.correlation_reasons(rho, np.array([0.0, 0.1, np.nan, 2.0])).tolist() == [
+    rho, error = np.array([1.0, -1.2, np.nan, 0.1]), np.array([0.0, 0.1, np.nan, 2.0])
+    assert h.correlation_in_range(rho, error).tolist() == [True, False, False, False]
+    assert h.correlation_reasons(rho, error).tolist() == [
         "", "correlation beyond 1", "heritability not above 0", "standard error above 1",
     ]  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rvga.jackknife import group_starts, jackknife_standard_error
+from rvga.jackknife import group_starts, jackknife_standard_error, number_of_groups
 
 
 def test_error_of_a_mean_is_the_usual_one():
@@ -17,6 +17,11 @@ def test_error_of_a_mean_is_the_usual_one():
 
 def test_one_group_has_no_error():
     assert np.isnan(jackknife_standard_error(np.ones((1, 3)))).all()
+
+
+def test_groups_have_two_blocks_where_there_are_enough():
+    found = [number_of_groups(blocks) for blocks in (2, 15, 28, 40, 90, 399, 1700)]
+    assert found == [2, 15, 20, 20, 45, 199, 200]
 
 
 @pytest.mark.parametrize(("blocks", "number"), [(10, 200), (1000, 200), (1, 5), (7, 3)])

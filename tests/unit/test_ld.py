@@ -167,3 +167,40 @@ def test_factors_stay_within_bounds():
     assert ld.between_block_factors(np.array([[10, 12, 5, 4]])) == (1.2, 1.0)
     assert ld.between_block_factors(np.array([[10, 12, 5, 4], [10, 8, 5, 96]])) == (1.0, 3.0)
     assert ld.between_block_factors(np.array([[10, 12, -5, 4]])) == (1.2, 1.0)
+
+
+def test_the_trace_is_that_of_the_studys_size():
+    """tr(ΩR) of 3,000 people, standardised as one or in parts of 200 or 100, is linear in 1/n.
+
+    The parts are the same people, so that only how they are standardised makes a difference.
+    """
+    dosages = correlated_dosages(500, 4000, seed=61, decay=0.95).astype(np.float32)
+    people, other = dosages[:, :3000], dosages[:, 3000:]
+    frequency = ld.allele_frequency(people)
+    common = np.minimum(frequency, 1 - frequency) > 0.1
+    people, other = people[common], ld.standardise(other[common])
+    found = {n: 0.0 for n in (100, 200, 3000)}
+    for k in range(0, len(people) - 80, 80):
+        M, _ = ld.inverse_factor(other[k : k + 80], 0.98)
+        for n in found:
+            for part in np.split(people[k : k + 80], 3000 // n, axis=1):
+                found[n] += np.sum((ld.standardise(part).T @ M) ** 2) / 3000
+    halves, ratio = np.array([found[100]]), np.array([found[200] / found[100] - 1])
+    mended = ld.trace_in_study(halves, ratio, 200, 3000.0)[0]
+    before, after = found[100] / found[3000] - 1, mended / found[3000] - 1
+    assert before > 0.001
+    assert abs(after) < 0.15 * before
+    np.testing.assert_array_equal(ld.trace_in_study(halves, None, 200, 3000.0), halves)
+
+
+def test_a_block_keeps_what_one_panel_gains_over_its_halves(panels):
+    half_a, half_b = panels[0][:, :28], panels[0][:, 28:]
+    G_a, G_b, both, G_2 = (ld.standardise(p) for p in (half_a, half_b, *panels))
+    K = G_a.T.astype(float) @ G_b
+    block = ld.make_block(G_a, G_b, G_2, K, 0.9, both)
+    n_a, n_b = K.shape
+    M = block.M.astype(float)
+    halves = np.diag(M.T @ (n_a * block.R_a + n_b * block.R_b) @ M) / (n_a + n_b)
+    whole = ld.trace_in_study(halves, block.t_1_ratio, n_a + n_b, n_a + n_b)
+    np.testing.assert_allclose(whole, np.sum((both.T @ M) ** 2, axis=0) / (n_a + n_b), rtol=1e-4)
+    assert ld.make_block(G_a, G_b, G_2, K, 0.9).t_1_ratio is None
