@@ -1,11 +1,19 @@
 #!/usr/bin/env python3
 """Measure images to LDRs against scikit-learn's IncrementalPCA.
 
-The stages are FIT_BASES, PROJECT_IMAGES (on one batch) and MAKE_LDRS.
+The stages are FIT_BASES, PROJECT_IMAGES (on one batch) and MAKE_LDRS; READ_IMAGES and
+SELECT_SUBJECTS are not measured, nor is what IncrementalPCA would need in their place.
 Images are simulated on the grey-matter mask of the MNI template and written as the pipeline
-writes them. Prints lines of JSON: one for each size, then the ratios. IncrementalPCA runs on the
-same file, over ``--batches`` of its batches; the rest is extrapolated linearly. It neither smooths
-nor chooses a bandwidth, so the ratio is to the stages without smoothing.
+writes them. Prints lines of JSON: one for each size, then how time grows with the sizes, then how
+exact both answers are at a small size. IncrementalPCA runs on the same file with every
+``--batch``, over ``--batches`` of its batches; the rest is extrapolated linearly. It neither
+smooths nor chooses a bandwidth, so the ratios are to the stages without smoothing. Its own
+default of five times as many images a batch as there are voxels is all images at once: it would
+hold the whole matrix several times over, and is left out.
+
+How many passes FIT_BASES makes depends on the spectrum, which is printed: ``waves`` is of 400
+waves of falling variance and white noise, with a drop after the 400th; ``power`` of 2,000 waves
+whose variance falls by the same power, and little noise, without any drop.
 """
 
 from __future__ import annotations
@@ -27,7 +35,9 @@ from rvga.geometry import Geometry, add_geometry
 from rvga.images import ImageSet, image_chunk
 
 BIN = Path(__file__).resolve().parents[1] / "bin"
-WAVES = 400
+WAVES = {"waves": (400, 1.0), "power": (2000, 0.3)}
+SPECTRUM_AT = (1, 2, 5, 10, 20, 50, 100, 200)
+SMALL = (1500, 3000, 20)
 BLOCK = 250
 
 
@@ -38,7 +48,9 @@ def main() -> None:
     parser.add_argument("--voxels", type=int, nargs="+", default=[12_500, 25_000, 50_000])
     parser.add_argument("--components", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=500, help="images a batch of IncrementalPCA")
+    parser.add_argument("--spectrum", choices=sorted(WAVES), default="waves")
+    parser.add_argument("--batch", type=int, nargs="+", default=[200, 500, 1000, 2000],
+                        help="images a batch of IncrementalPCA")  # fmt: skip
     parser.add_argument("--batches", type=int, default=4, help="of IncrementalPCA; 0: without")
     parser.add_argument("--smoothing", action="store_true", help="with bandwidth auto, too")
     parser.add_argument("--folder", type=Path, help="for the images; default a temporary one")
@@ -46,17 +58,25 @@ def main() -> None:
     n, N = max(args.subjects), max(args.voxels)
     sizes = [(size, N) for size in sorted(args.subjects)]
     sizes += [(n, size) for size in sorted(args.voxels) if size != N]
-    results = {}
+    results, cpu = {}, {}
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for size in sizes:
             result = measure(Path(folder), *size, args)
-            results[size] = result["seconds"]
+            results[size], cpu[size] = result["seconds"], result["cpu_seconds"]
             print(json.dumps(result, sort_keys=True), flush=True)
+        exact = exactness(Path(folder), args) if args.batches else {}
     growth = {
         "growth_of_time_with_subjects": exponent(results, sorted(args.subjects), lambda k: (k, N)),
         "growth_of_time_with_voxels": exponent(results, sorted(args.voxels), lambda k: (n, k)),
     }
+    by_subjects, by_voxels = (lambda k: (k, N)), (lambda k: (n, k))
+    growth |= {
+        "growth_of_cpu_time_with_subjects": exponent(cpu, sorted(args.subjects), by_subjects),
+        "growth_of_cpu_time_with_voxels": exponent(cpu, sorted(args.voxels), by_voxels),
+    }
     print(json.dumps(growth, sort_keys=True))
+    if exact:
+        print(json.dumps(exact, sort_keys=True))
 
 
 def exponent(results: dict, sizes: list[int], key) -> float | None:
@@ -70,22 +90,28 @@ def exponent(results: dict, sizes: list[int], key) -> float | None:
 def measure(folder: Path, n: int, N: int, args: argparse.Namespace) -> dict:
     """Return the measurements of one size."""
     images, subjects = folder / "images.h5", folder / "subjects.h5"
-    write_study(images, subjects, n, N)
+    write_study(images, subjects, n, N, args.spectrum)
     result: dict = {"n": n, "voxels": N, "components": args.components, "threads": args.threads}
     result["image_bytes"] = 4 * n * N
     for bandwidth in ["none"] + (["auto"] if args.smoothing else []):
         stages = stage_seconds(folder, images, subjects, bandwidth, args)
         prefix = "" if bandwidth == "none" else "smoothed_"
         result |= {prefix + name: value for name, value in stages.items()}
+    result["simulated_spectrum"] = args.spectrum
     if args.batches and (n, N) == (max(args.subjects), max(args.voxels)):
-        result |= incremental(images, n, args)
-        result["incremental_over_stages"] = result["incremental_seconds"] / result["seconds"]
+        runs = [incremental(images, n, batch, args) for batch in args.batch]
+        for run_ in runs:
+            run_["seconds_over_stages"] = run_["seconds"] / result["seconds"]
+            run_["cpu_over_stages"] = run_["cpu_seconds"] / result["cpu_seconds"]
+        result["incremental"] = runs
+        for name in ("seconds_over_stages", "cpu_over_stages"):
+            result[f"fastest_incremental_{name}"] = min(run_[name] for run_ in runs)
     images.unlink()
     subjects.unlink()
     return result
 
 
-def write_study(images: Path, subjects: Path, n: int, N: int) -> None:
+def write_study(images: Path, subjects: Path, n: int, N: int, spectrum: str = "waves") -> None:
     """Write smooth random images of people with noise, and the sample of all of them."""
     from nilearn.datasets import load_mni152_gm_mask
 
@@ -98,11 +124,12 @@ def write_study(images: Path, subjects: Path, n: int, N: int) -> None:
     nearest = np.argsort(np.linalg.norm(places, axis=1), kind="stable")[:N]
     geometry = Geometry(affine, mask.shape, index[np.sort(nearest)].astype(np.int32))
     rng = np.random.default_rng(1)
-    # Waves of falling variance and length make a spectrum that falls like that of real images.
-    order = np.arange(1, WAVES + 1)
+    # Waves of falling variance and length make a spectrum that falls like a power.
+    number, noise = WAVES[spectrum]
+    order = np.arange(1, number + 1)
     lengths = 60.0 * order**-0.3
-    phase = geometry.coordinates @ (rng.normal(size=(3, WAVES)) / lengths)
-    waves = np.cos(phase + rng.uniform(0, 2 * np.pi, WAVES)) * order**-0.6
+    phase = geometry.coordinates @ (rng.normal(size=(3, number)) / lengths)
+    waves = np.cos(phase + rng.uniform(0, 2 * np.pi, number)) * order**-0.6
     waves = np.ascontiguousarray(waves.T, dtype=np.float32)
     ids = [f"s{row:06d}" for row in range(n)]
     with formats.create(images, "images", {"geometry_type": "nifti"}) as writer:
@@ -110,8 +137,8 @@ def write_study(images: Path, subjects: Path, n: int, N: int) -> None:
         total, squares = np.zeros(N), np.zeros(N)
         for first in range(0, n, BLOCK):
             count = min(BLOCK, n - first)
-            block = rng.standard_normal((count, WAVES), dtype=np.float32) @ waves
-            block += rng.standard_normal((count, N), dtype=np.float32)
+            block = rng.standard_normal((count, number), dtype=np.float32) @ waves
+            block += np.float32(noise) * rng.standard_normal((count, N), dtype=np.float32)
             block += 10
             dataset[first : first + count] = block
             total += block.sum(axis=0, dtype=np.float64)
@@ -157,7 +184,12 @@ def stage_seconds(folder: Path, images: Path, subjects: Path, bandwidth: str, ar
         *("--bases", bases, "--out", folder / "ldrs.h5", "--table", folder / "ldrs.tsv"),
     )
     numbers = json.loads(summary.read_text())["numbers"]
-    names = ("passes", "subspace_angle", "largest_relative_residual", "n_eff")
+    names = ("decomposition", "passes", "subspace_angle", "largest_relative_residual", "n_eff")
+    with formats.open_file(bases, "bases") as found:
+        eigenvalues = found["eigenvalues"][...]
+    r = args.components
+    last = eigenvalues[r - 1]
+    at = [k for k in SPECTRUM_AT if k <= len(eigenvalues)]
     return {
         "fit_bases_seconds": fit,
         "project_images_seconds": project,
@@ -166,6 +198,12 @@ def stage_seconds(folder: Path, images: Path, subjects: Path, bandwidth: str, ar
         "cpu_seconds": fit_cpu + project_cpu + make_cpu,
         "peak_memory_mib": max(fit_memory, project_memory, make_memory),
         "bandwidth": numbers["bandwidth"],
+        "share_of_variance": numbers["share_of_variance"],
+        "eigenvalues_over_the_last_component": {k: float(eigenvalues[k - 1] / last) for k in at},
+        "relative_gap_before_the_last_component": float(eigenvalues[r - 2] / last - 1),
+        "fit_bases_cpu_seconds": fit_cpu,
+        "project_images_cpu_seconds": project_cpu,
+        "make_ldrs_cpu_seconds": make_cpu,
         "n_eff_standard_error": numbers["n_eff_standard_error"],
         **{name: numbers[name] for name in names},
     }
@@ -186,39 +224,71 @@ def run(stage: str, *words: object) -> tuple[float, float, float]:
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def incremental(images: Path, n: int, args: argparse.Namespace) -> dict:
+def incremental(images: Path, n: int, batch: int, args: argparse.Namespace) -> dict:
     """Return the time (s) of IncrementalPCA and its projection, from some of its batches."""
     import threadpoolctl
     from sklearn.decomposition import IncrementalPCA
 
-    before = time.process_time()
-    model = IncrementalPCA(n_components=args.components, batch_size=args.batch, copy=False)
-    n_batches = -(-n // args.batch)
+    model = IncrementalPCA(n_components=args.components, batch_size=batch, copy=False)
+    n_batches = -(-n // batch)
     measured = min(args.batches, n_batches)
     fitting, projecting = [], []
     with formats.open_file(images, "images") as file, threadpoolctl.threadpool_limits(args.threads):
-        for number in range(measured):
-            rows = slice(number * args.batch, (number + 1) * args.batch)
-            start = time.perf_counter()
-            model.partial_fit(file["images"][rows])
-            fitting.append(time.perf_counter() - start)
-        for number in range(measured):
-            rows = slice(number * args.batch, (number + 1) * args.batch)
-            start = time.perf_counter()
-            model.transform(file["images"][rows])
-            projecting.append(time.perf_counter() - start)
-    cpu = time.process_time() - before
+        for kind, method in ((fitting, model.partial_fit), (projecting, model.transform)):
+            for number in range(measured):
+                start, cpu = time.perf_counter(), time.process_time()
+                method(file["images"][number * batch : (number + 1) * batch])
+                kind.append((time.perf_counter() - start, time.process_time() - cpu))
+    fitting, projecting = np.array(fitting), np.array(projecting)
     # The first batch has no components to be joined with.
-    later = fitting[1:] or fitting
-    seconds = fitting[0] + (n_batches - 1) * float(np.mean(later))
-    seconds += n_batches * float(np.mean(projecting))
+    later = fitting[1:] if measured > 1 else fitting
+    total = fitting[0] + (n_batches - 1) * later.mean(axis=0) + n_batches * projecting.mean(axis=0)
     return {
-        "incremental_seconds": seconds,
-        "incremental_cpu_seconds_measured": cpu,
-        "incremental_batch": args.batch,
-        "incremental_batches_measured": measured,
-        "incremental_batches": n_batches,
+        "batch": batch,
+        "batches": n_batches,
+        "batches_measured": measured,
+        "seconds": float(total[0]),
+        "cpu_seconds": float(total[1]),
     }
+
+
+def exactness(folder: Path, args: argparse.Namespace) -> dict:
+    """Return how far FIT_BASES and IncrementalPCA are from a dense decomposition, when small."""
+    from sklearn.decomposition import IncrementalPCA
+
+    n, N, r = SMALL
+    images, subjects, bases = (folder / f"{name}.h5" for name in ("small", "sample", "found"))
+    write_study(images, subjects, n, N, args.spectrum)
+    run(
+        "fit_bases",
+        *("--images", images, "--subjects", subjects, "--threads", args.threads),
+        *("--bandwidth", "none", "--components", r, "--out", bases),
+    )
+    with formats.open_file(images, "images") as file:
+        X = file["images"][...].astype(np.float64)
+    centred = X - X.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred @ centred.T / n)
+    truth, U = values[::-1], vectors[:, ::-1][:, :r]
+    B = np.linalg.qr(centred.T @ U)[0]
+    with formats.open_file(bases, "bases") as found:
+        ours = found["bases"][...].astype(np.float64), found["eigenvalues"][:r]
+    result = {
+        "n": n,
+        "voxels": N,
+        "components": r,
+        "relative_gap": float(1 - truth[r] / truth[r - 1]),
+    }
+    answers = {"fit_bases": ours}
+    for batch in args.batch:
+        model = IncrementalPCA(n_components=r, batch_size=batch).fit(X)
+        variance = model.explained_variance_ * (n - 1) / n
+        answers[f"incremental_{batch}"] = model.components_.T, variance
+    for name, (basis, eigenvalues) in answers.items():
+        basis = np.linalg.qr(basis)[0]
+        sine = min(float(np.linalg.norm(basis - B @ (B.T @ basis), 2)), 1.0)
+        result[f"{name}_angle"] = float(np.arcsin(sine))
+        result[f"{name}_eigenvalue_error"] = float(np.abs(eigenvalues / truth[:r] - 1).max())
+    return result
 
 
 if __name__ == "__main__":

@@ -117,17 +117,18 @@ class Sample:
         size = block_rows(self._images.n_voxels)
         # Squares are summed about a value near the mean, so that they keep their digits.
         first_rows = self._filled(self._images.rows(self.subjects[:size]))
-        near = first_rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        near = first_rows.mean(axis=0, dtype=np.float64)
 
         def sums(item: tuple[int, int, np.ndarray]):
             first, stop, block = item
             digests = image_digests(block)
             total, squares = np.zeros(self.N), 0.0
             complete = bool(np.isfinite(block).all())
+            apart = np.empty(self.N)
             for row in block[:, self._columns] if complete else self._filled(block):
-                total += row
-                apart = row - near
-                squares += float(np.einsum("v,v->", apart, apart, dtype=np.float64))
+                np.subtract(row, near, out=apart)
+                total += apart
+                squares += float(apart @ apart)
             return self.subjects[first:stop], digests, complete, total, squares
 
         complete = True
@@ -140,8 +141,9 @@ class Sample:
             self.mean += total
             self.variance += squares
         require_same_images(digest, selected)
-        self.mean /= self.n
-        self.variance = self.variance / self.n - float(((self.mean - near) ** 2).sum())
+        apart = self.mean / self.n
+        self.mean = near + apart
+        self.variance = self.variance / self.n - float(apart @ apart)
         self._complete, self._read = complete, True
 
     def blocks(self, subjects: list[str] | None = None) -> Iterator[np.ndarray]:
@@ -313,6 +315,7 @@ def components(args, sample: Sample, weights, scratch, drawn: list[str]) -> fpca
             total,
             block=fpca.block_size(args.components),
             seed=args.seed,
+            dtype=np.float32,
         )
 
         def explore(number: int) -> fpca.Components:
@@ -322,6 +325,7 @@ def components(args, sample: Sample, weights, scratch, drawn: list[str]) -> fpca
                 share=args.components_variance,
                 most=most,
                 tolerance=fpca.ROUGH_TOLERANCE,
+                to_be_corrected=True,
                 progress=cli.report,
             )
 

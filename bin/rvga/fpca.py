@@ -3,7 +3,8 @@
 Where the smaller of the two Gram matrices is small, its eigen-decomposition is exact. Else the
 leading components are found by a randomized block Krylov method, which needs products of the
 covariance matrix with blocks of vectors only, and says how exact they are: in single precision
-first, which finds the space, then in double from what that found. Every sum is formed
+first, which finds the space, then in double for as many vectors as there are components, whose
+residuals and the space together correct them. Every sum is formed
 over tiles of fixed size, one thread a tile, so the result does not depend on the number of
 threads as long as the linear-algebra library itself is limited to one.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
@@ -32,8 +33,19 @@ EXACT_SIDE = 6000
 ANGLE_TOLERANCE = 5e-7
 LEAST_GAP = 1e-3
 MOST_PASSES = 60
-# The same for the space found in single precision, which is refined in double.
+# The same for the space found in single precision, after the correction that is to follow.
 ROUGH_TOLERANCE = 5e-7
+# Single precision finds no more where the angle, below this, hardly falls any longer.
+_ROUGH_FLOOR = 1e-5
+_STAGNANT = 0.7
+# Relative error that products in single precision leave in a vector.
+_ROUGH_ERROR = 1e-6
+# Up to this size, a space is decomposed after every pass; a larger one, which takes time as
+# well, after so many passes at most.
+_LOOKED_AT = 1000
+_MOST_UNSEEN = 4
+# Angle of a space whose Ritz values tell how much variance its components hold.
+_SETTLED = 0.05
 PROBES = 32
 
 
@@ -54,7 +66,8 @@ class Components:
     n_eff_error : float
         Its standard error; 0 where the sum of squares is exact.
     residual : (r,)
-        ``||C b - lambda b|| / lambda`` of each component, C the covariance matrix; zeros where
+        ``||C b - lambda b|| / lambda`` of each component, C the covariance matrix, as the last
+        pass measured it (a correction may have followed, which makes it smaller); zeros where
         the decomposition is exact (to rounding).
     angle : float
         Estimate of the largest angle (radians) between the subspace found and the true one.
@@ -94,17 +107,19 @@ def block_size(number: int) -> int:
     return 128 if number == 0 else min(256, max(32, 16 * round(number / 20)))
 
 
-def start_size(r: int) -> int:
+def refined_size(r: int) -> int:
     """Return how many vectors of a rough space are refined to find r components.
 
-    Those beyond r keep what is outside well apart from the r-th.
+    Those few beyond r separate components that lie close together at its end.
     """
-    return r + max(16, r // 2)
+    return 16 * -(-(r + 4) // 16)
 
 
 def krylov_bytes(number: int, N: int) -> int:
     """Return the memory (bytes) that about 12 passes and their refinement take."""
-    return 8 * N * (14 * block_size(number) + 3 * PROBES + 2 * number + 4 * start_size(number))
+    block = block_size(number)
+    # The space and its Ritz vectors in single precision; blocks and refined vectors in double.
+    return N * (8 * 12 * block + 8 * (2 * block + 3 * PROBES) + 48 * refined_size(number))
 
 
 class ExactSpectrum:
@@ -170,9 +185,8 @@ class KrylovSpectrum:
         Vectors a pass.
     seed : int
         Of start and probes.
-    rough : KrylovSpectrum, optional
-        Of nearly the same matrix, cheaper to multiply with. Its leading Ritz vectors are the
-        start, in place of a random one, and its sum of squared eigenvalues is kept.
+    dtype : type
+        Of the space: single precision serves where the product is of no better.
     """
 
     def __init__(
@@ -183,20 +197,14 @@ class KrylovSpectrum:
         *,
         block: int,
         seed: int,
-        rough: KrylovSpectrum | None = None,
+        dtype: type = np.float64,
     ):
         if not total > 0.0:
             raise InputError("images: all images are equal inside the mask; check the images")
         self._product, self._N, self.total = product, N, total
-        self._squares: tuple[float, float] | None = None
-        self._probes, self._probed = np.zeros((N, 0)), None
-        if rough is None:
-            rng = np.random.default_rng(seed)
-            self._next = np.linalg.qr(rng.normal(size=(N, block)))[0]
-            self._probes = rng.normal(size=(N, PROBES))
-        else:
-            self._next = np.linalg.qr(rough.vectors(min(block, rough.size)))[0]
-            self._squares = rough.sum_of_squares()
+        rng = np.random.default_rng(seed)
+        self._next = np.linalg.qr(rng.normal(size=(N, block)).astype(dtype))[0]
+        self._probes, self._probed = rng.normal(size=(N, PROBES)).astype(dtype), None
         self.block = self._next.shape[1]
         self._blocks: list[np.ndarray] = []
         self._H = np.zeros((0, 0))
@@ -213,7 +221,7 @@ class KrylovSpectrum:
         """Make one more pass: the space grows by a block."""
         Q = self._next
         if self._probed is None:
-            both = self._product(np.hstack([Q, self._probes]))
+            both = self._product(np.hstack([Q, self._probes])).astype(Q.dtype, copy=False)
             Z, self._probed = both[:, : self.block], both[:, self.block :].copy()
         else:
             Z = self._product(Q)
@@ -222,7 +230,7 @@ class KrylovSpectrum:
         K = self.size
         H = np.zeros((K + self.block, K + self.block))
         H[:K, :K] = self._H
-        rest = np.array(Z)
+        rest = np.array(Z, dtype=Q.dtype)
         for _ in range(2):
             for place, earlier in enumerate(self._blocks):
                 rows = slice(place * self.block, (place + 1) * self.block)
@@ -255,9 +263,10 @@ class KrylovSpectrum:
     def vectors(self, r: int) -> np.ndarray:
         """Return the leading r Ritz vectors (N, r)."""
         vectors = self.ritz()[2]
-        result = np.zeros((self._N, r))
+        vectors = vectors[:, :r].astype(self._next.dtype)
+        result = np.zeros((self._N, r), dtype=self._next.dtype)
         for place, block in enumerate(self._blocks):
-            result += block @ vectors[place * self.block : (place + 1) * self.block, :r]
+            result += block @ vectors[place * self.block : (place + 1) * self.block]
         return result
 
     def angle(self, r: int) -> float:
@@ -270,36 +279,70 @@ class KrylovSpectrum:
         space is taken to hold the eigenvalues down to the q-th, for the q that gives least; where
         the q-th is not found well, its residual says so.
         """
-        values, residual, vectors = self.ritz()
+        values, _, vectors = self.ritz()
         if r >= len(values):
             return np.inf
+        _, buffer, apart = self._edge(r)
+        leaving = (self._coupling @ vectors[-self.block :, :r]) / apart
+        return float(np.linalg.norm(leaving, 2) * buffer)
+
+    def _edge(self, r: int) -> tuple[int, float, np.ndarray]:
+        """Return q of :meth:`angle`, the factor for r + 1 to q, and distances (r,) to the q-th."""
+        values, residual, _ = self.ritz()
         squared = np.cumsum(residual**2)
         least = LEAST_GAP * values[r - 1]
         gap = max(values[r - 1] - values[r], least)
         buffer = 1.0 + np.sqrt(squared[r - 1 : -1] - squared[r - 1]) / gap
         apart = np.maximum(values[:r, None] - values[None, r:], least)
         best = int(np.argmin(((residual[:r, None] / apart) ** 2).sum(axis=0) * buffer**2))
-        leaving = (self._coupling @ vectors[-self.block :, :r]) / apart[:, best]
-        return float(np.linalg.norm(leaving, 2) * buffer[best])
+        return r + best, float(buffer[best]), apart[:, best]
+
+    def edge(self, r: int) -> float:
+        """Return the largest eigenvalue that the space is taken not to hold (see ``angle``)."""
+        values = self.ritz()[0]
+        return float(max(values[self._edge(r)[0]], 0.0)) if r < len(values) else 0.0
+
+    def corrected_angle(self, r: int) -> float:
+        """Return an estimate of the angle after :func:`refined_components` corrected it once.
+
+        What leads out of the space is divided by the distance to half the edge, while the
+        eigenvalues there are somewhere between zero and the edge.
+        """
+        angle = self.angle(r)
+        if not np.isfinite(angle):
+            return angle
+        last, half = self.ritz()[0][r - 1], 0.5 * self.edge(r)
+        return angle * min(1.0, half / max(last - half, LEAST_GAP * last))
 
     def sum_of_squares(self) -> tuple[float, float]:
         """Return the unbiased estimate of the sum of squared eigenvalues and its error."""
-        if self._squares is not None:
-            return self._squares
-        K, b = self.size, self.block
         inside = float((self._H**2).sum() + 2.0 * (self._coupling**2).sum())
+        outside = self._outside()
+        return inside + float(outside.mean()), float(outside.std(ddof=1) / np.sqrt(PROBES))
+
+    def _outside(self) -> np.ndarray:
+        """Return unbiased estimates of the sum of squares outside of the space, one a probe."""
+        K, b = self.size, self.block
         share = np.vstack([block.T @ self._probes for block in self._blocks])
         rest = self._probed - self._next @ (self._coupling @ share[K - b :])
         for _ in range(2):
             for block in self._blocks:
                 rest -= block @ (block.T @ rest)
-        outside = np.einsum("vk,vk->k", rest, rest)
-        return inside + float(outside.mean()), float(outside.std(ddof=1) / np.sqrt(PROBES))
+        return np.einsum("vk,vk->k", rest, rest, dtype=np.float64)
+
+    def tail(self) -> float:
+        """Return the mean of the eigenvalues outside of the space, weighted by themselves."""
+        variance = self.total - float(np.trace(self._H))
+        return float(self._outside().mean()) / variance if variance > 0.0 else 0.0
+
+    def along_next(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the part of vectors (N, k) along the block that the space would grow by."""
+        return self._next @ (self._next.T @ vectors)
 
     def components(self, r: int) -> Components:
         """Return the leading r components."""
         values, residual, _ = self.ritz()
-        bases = self.vectors(r)
+        bases = self.vectors(r).astype(np.float64)
         squares, error = self.sum_of_squares()
         n_eff = self.total**2 / squares
         return Components(
@@ -322,6 +365,7 @@ def krylov_components(
     share: float = 0.8,
     most: int = 0,
     tolerance: float = ANGLE_TOLERANCE,
+    to_be_corrected: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Components:
     """Return leading components to a tolerance of their angle, or after :data:`MOST_PASSES`.
@@ -338,6 +382,8 @@ def krylov_components(
         Largest number of components that may be asked for.
     tolerance : float
         Angle (radians, estimated) to stop at.
+    to_be_corrected : bool
+        The tolerance is of the angle that :func:`refined_components` will leave.
     progress : callable, optional
         Told of each pass.
 
@@ -351,24 +397,62 @@ def krylov_components(
             f"components: {number} asked for, but at most {most} can be found with this many "
             "images and voxels; ask for fewer"
         )
+    earlier: tuple[int, float] | None = None
+    look_at = 0
     while True:
-        if spectrum.passes:
+        if spectrum.passes and spectrum.passes >= look_at:
             values = spectrum.ritz()[0]
             r = number or number_by_share(values, spectrum.total, share)
-            if r > most or (r == 0 and len(values) > 2 * most):
-                held = values[:most].sum() / spectrum.total
+            # The leading Ritz values hold no more than the eigenvalues do: who needs more than
+            # ``most`` of them while the space still grows may need fewer later.
+            held = float(values[:most].sum()) / spectrum.total
+            if (r == 0 or r > most) and _out_of_reach(spectrum, most, share):
                 raise InputError(
                     f"components: the first {most} hold {held:.1%} of the variance, and more than "
                     "that many are not found at this size; ask for fewer (components, "
                     "components_variance), or smooth more (bandwidth)"
                 )
-            stopping = spectrum.angle(r) if r else np.inf
+            found = 0 < r <= most
+            stopping = np.inf
+            if found:
+                stopping = spectrum.corrected_angle(r) if to_be_corrected else spectrum.angle(r)
             if progress is not None:
-                told = f"{r} components, subspace error {stopping:.1e}" if r else "more needed"
+                told = f"{r} components, subspace error {stopping:.1e}" if found else "more needed"
                 progress(f"pass {spectrum.passes}: space of {spectrum.size}, {told}")
-            if r and (stopping <= tolerance or spectrum.passes >= MOST_PASSES):
+            # Rounding keeps a space in single precision from getting any better.
+            rounded = to_be_corrected and stopping < _ROUGH_FLOOR and earlier is not None
+            if rounded and stopping > _STAGNANT * earlier[1]:
                 return spectrum.components(r)
+            if found and (stopping <= tolerance or spectrum.passes >= MOST_PASSES):
+                return spectrum.components(r)
+            if spectrum.size > _LOOKED_AT:
+                look_at = spectrum.passes + _unseen(earlier, spectrum.passes, stopping, tolerance)
+            earlier = spectrum.passes, stopping
         spectrum.step()
+
+
+def _out_of_reach(spectrum: KrylovSpectrum, most: int, share: float) -> bool:
+    """Return whether ``most`` components cannot hold a share of the variance.
+
+    Ritz values approach eigenvalues from below, and lack what is of second order in the angle
+    of the space that they belong to: nothing is said before that is small.
+    """
+    if spectrum.passes >= MOST_PASSES:
+        return True
+    if spectrum.angle(most) > _SETTLED:
+        return False
+    values, residual, _ = spectrum.ritz()
+    gap = np.maximum(values[:most] - values[most], LEAST_GAP * values[:most])
+    lacking = np.minimum(residual[:most] ** 2 / gap, residual[:most]).sum()
+    return float(values[:most].sum() + lacking) < share * (1.0 - 1e-12) * spectrum.total
+
+
+def _unseen(earlier: tuple[int, float] | None, now: int, angle: float, tolerance: float) -> int:
+    """Return after how many passes the angle may reach the tolerance, as it fell so far."""
+    if earlier is None or not 0.0 < angle < earlier[1] < np.inf:
+        return 1
+    fall = np.log(earlier[1] / angle) / (now - earlier[0])
+    return int(np.clip(np.floor(np.log(angle / tolerance) / fall), 1, _MOST_UNSEEN))
 
 
 def refined_components(
@@ -378,28 +462,93 @@ def refined_components(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> Components:
-    """Return r components of a matrix from the converged space of a rounded one.
+    """Return r components of a matrix from the space found for a rounded one.
 
-    The passes over the images that find the space are cheap in single precision; one more in
-    double tells how exact its leading vectors are, and turns them into the components. Where
-    that does not reach :data:`ANGLE_TOLERANCE`, more follow.
+    One pass in double gives Rayleigh quotients and residuals of the leading Ritz vectors. To
+    first order, each lacks its residual over the distance of its eigenvalue to those elsewhere:
+    known along the other Ritz vectors of the space; half the edge of the space along the block
+    that it would have grown by; and elsewhere, where nothing but rounding leads, the mean of the
+    eigenvalues outside (weighted by themselves). Adding that leaves an angle which is estimated
+    from how well these are known. Where it exceeds :data:`ANGLE_TOLERANCE`, more passes follow.
 
     Parameters
     ----------
     rough : KrylovSpectrum
         Of the rounded matrix, as :func:`krylov_components` leaves it.
     product : callable
-        The product with the matrix itself.
+        The product with the matrix itself, in double.
     r : int
         Components.
     progress : callable, optional
         Told of each pass.
     """
-    spectrum = KrylovSpectrum(
-        product, len(rough.vectors(1)), rough.total, block=start_size(r), seed=0, rough=rough
+    values, coupling, _ = rough.ritz()
+    size = min(refined_size(r), rough.size)
+    ritz = rough.vectors(rough.size)
+    V, beyond = _orthonormal(ritz[:, :size].astype(np.float64)), ritz[:, size:]
+    edge, passes = rough.edge(r), 0
+    tail = min(rough.tail(), 0.5 * edge)
+    while True:
+        W = product(V)
+        passes += 1
+        H = V.T @ W
+        theta, turn = np.linalg.eigh(0.5 * (H + H.T))
+        theta, turn = theta[::-1], turn[:, ::-1]
+        V = V @ turn
+        R = W @ turn - V * theta
+        R -= V @ (V.T @ R)
+        norms = np.linalg.norm(R, axis=0)
+        lead, least = theta[:r], LEAST_GAP * theta[r - 1]
+        # Corrections need no more digits than the residuals that they are made of.
+        R = R[:, :r].astype(beyond.dtype)
+        inside = beyond.T @ R
+        R -= beyond @ inside
+        grown = rough.along_next(R)
+        R -= grown
+        apart = np.maximum(lead - values[size:, None], least)
+        near = np.maximum(lead - edge, least)
+        half, mean = np.maximum(lead - 0.5 * edge, least), np.maximum(lead - tail, least)
+        rest = norms[r:] if r < size else np.zeros(0)
+        gap = max(lead[-1] - theta[r], least) if r < size else least
+        mixing = float(np.sqrt((rest**2).sum())) / gap
+        before = _joint_norm(inside / apart, (grown + R) / near) * (1.0 + mixing)
+        # Rounding in X'(Xv) is that of numbers as large as X times Xv.
+        rounding = _ROUGH_ERROR * np.sqrt(theta[0] * lead)
+        doubt = np.minimum((coupling[size:, None] + rounding) / apart, 1.0)
+        unknown = grown * (1.0 / near - 1.0 / half) + R * (tail / mean**2)
+        after = _joint_norm(inside / apart * doubt, unknown) + before * mixing
+        angle, last = before, passes + rough.passes >= MOST_PASSES
+        if before > ANGLE_TOLERANCE:
+            outside = (grown / half + R / mean).astype(R.dtype)
+            change = beyond @ (inside / apart).astype(beyond.dtype) + outside
+            lead = lead + (inside.astype(np.float64) ** 2 / apart).sum(axis=0)
+            lead += np.einsum("vk,vk->k", grown + R, outside, dtype=np.float64)
+            V[:, :r] += change
+            V = _orthonormal(V)
+            angle = after
+        if progress is not None:
+            progress(f"pass {passes + rough.passes}: in double, subspace error {angle:.1e}")
+        if angle <= ANGLE_TOLERANCE or last:
+            break
+    squares, error = rough.sum_of_squares()
+    n_eff = rough.total**2 / squares
+    return Components(
+        bases=fix_signs(_orthonormal(V[:, :r])),
+        eigenvalues=lead,
+        total_variance=rough.total,
+        n_eff=n_eff,
+        n_eff_error=n_eff * error / squares,
+        residual=norms[:r] / lead,
+        angle=angle,
+        passes=passes + rough.passes,
+        converged=angle <= ANGLE_TOLERANCE,
     )
-    found = krylov_components(spectrum, number=r, most=r, progress=progress)
-    return replace(found, passes=found.passes + rough.passes)
+
+
+def _joint_norm(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the largest singular value of two matrices (any, r), one upon the other."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    return float(np.sqrt(max(np.linalg.eigvalsh(one.T @ one + other.T @ other)[-1], 0.0)))
 
 
 def principal_components(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy import special
 
 from rvga.errors import InputError
 
@@ -222,7 +222,7 @@ def robust_distances(ldrs: np.ndarray) -> Distances:
     r = scores.shape[1]
     if r == 0:
         return Distances(np.zeros(n), np.inf)
-    middle, inner = chi2.ppf([0.5, 0.975], r)
+    middle, inner = 2.0 * special.gammaincinv(r / 2.0, [0.5, 0.975])
     squared = np.einsum("nr,nr->n", scores, scores)
     if n >= _SUBJECTS_PER_COMPONENT * r:
         half = (n + 1) // 2
@@ -232,7 +232,7 @@ def robust_distances(ldrs: np.ndarray) -> Distances:
         squared = _mahalanobis(scores, np.flatnonzero(squared <= inner))
     if np.median(squared) > 0.0:
         squared = squared * (middle / np.median(squared))
-    return Distances(squared, float(chi2.isf(_OUTLIER_LEVEL / n, r)))
+    return Distances(squared, float(special.chdtri(r, _OUTLIER_LEVEL / n)))
 
 
 def _mahalanobis(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -27,8 +27,16 @@ _LARGEST_WINDOW = 5 * MOST_NEIGHBOURS
 # A bandwidth that is given may have more voxels in its window, up to what memory can hold.
 MOST_IN_WINDOW = 5000.0
 MOST_BYTES = 8 << 30
-# Memory for each voxel in each window while the weights are put together.
+# Memory for each voxel in each window while the weights are put together; about half of the
+# voxels in a window have a weight.
 _BYTES_IN_WINDOW = 32
+# Memory for each weight: the weights, and once more in parts or transposed.
+_BYTES_A_WEIGHT = 36
+# A bandwidth is skipped for its number of neighbours in some voxels where it exceeds the limit
+# this many times; else all are counted.
+_CERTAIN = 1.2
+_SAMPLED_ENTRIES = 1 << 24
+_SAMPLED_ROWS = 20
 # Voxels of a regular grid lie exactly on the border of the window when 4h is a multiple of the
 # spacing; this slack keeps rounding from deciding which of them count.
 _SLACK = 1.0 + 1e-9
@@ -49,8 +57,9 @@ class Candidate:
     """One bandwidth that was looked at.
 
     ``neighbours`` is the mean number of voxels with a non-zero weight, ``trace_share`` is
-    tr(W)/N; both are NaN where the window is too wide to be tried. ``score`` is NaN where the
-    bandwidth was skipped, and ``skipped`` says why.
+    tr(W)/N; both are NaN where the window is too wide to be tried. Where some of the voxels tell
+    that there are too many neighbours, their mean number is given, and ``trace_share`` is NaN.
+    ``score`` is NaN where the bandwidth was skipped, and ``skipped`` says why.
     """
 
     bandwidth: float
@@ -250,6 +259,34 @@ def largest_bandwidth(voxels: np.ndarray | Space, bandwidth: float, most: float)
     return float(np.floor(low / digit) * digit)
 
 
+def sampled_neighbours(voxels: np.ndarray | Space, bandwidth: float) -> float:
+    """Return the mean number of voxels with a non-zero weight, from some of the voxels.
+
+    Exact with at most 1000 voxels. No more than a few rows of the weights are held at a time,
+    so that it can be asked for any bandwidth.
+    """
+    space = as_space(voxels)
+    reach = REACH * bandwidth * _SLACK
+    members = space.members if isinstance(space, Joined) else [(None, space)]
+    total = 0.0
+    for _, member in members:
+        sampled = member.sampled_window if isinstance(member, Cloud) else member.mean_window
+        window = max(sampled(reach), 1.0)
+        at_once = int(np.clip(_BATCH_ENTRIES / window, 1, _SAMPLED_ROWS))
+        number = int(np.clip(_SAMPLED_ENTRIES / window, _SAMPLED_ROWS, _SOURCES))
+        starts = np.arange(0, member.N, at_once)
+        if number < member.N:
+            places = np.linspace(0, len(starts) - 1, min(len(starts), -(-number // at_once)))
+            starts = starts[np.unique(places.astype(np.int64))]
+        found = rows = 0
+        for first in starts.tolist():
+            stop = min(first + at_once, member.N)
+            found += len(_weights_of_rows(member, bandwidth, 1.0 / space.N, first, stop)[1])
+            rows += stop - first
+        total += member.N * found / rows
+    return total / space.N
+
+
 def most_in_window(N: int) -> float:
     """Return the largest mean number of voxels in the window of a bandwidth that is given.
 
@@ -263,9 +300,11 @@ def weight_bytes(N: int, workers: int, window: float | None = None) -> int:
     """Return the memory (bytes) that weights take at most, roughly.
 
     ``window`` is the mean number of voxels in the window of a bandwidth that is given; without
-    it the bandwidth is searched for.
+    it the bandwidth is searched for, and weights are made where no more than ``_CERTAIN`` times
+    500 neighbours are expected.
     """
-    entry = 16 * MOST_NEIGHBOURS if window is None else _BYTES_IN_WINDOW * window
+    searched = _BYTES_A_WEIGHT * _CERTAIN * MOST_NEIGHBOURS
+    entry = searched if window is None else _BYTES_IN_WINDOW * window
     return int(entry * N) + 120 * _BATCH_ENTRIES * workers
 
 
@@ -295,28 +334,30 @@ def smoothing_weights(
     """
     space = as_space(voxels)
     members = space.members if isinstance(space, Joined) else [(None, space)]
-    rows, columns, values = [], [], []
+    order, sizes, columns, values = [], [], [], []
     for place, member in members:
         bounds = _bounds_by_entries(member.window_sizes(REACH * bandwidth * _SLACK))
         with ThreadPoolExecutor(workers) as pool:
-            parts = list(
-                pool.map(
-                    lambda bound, member=member: _weights_of_rows(
-                        member, bandwidth, 1.0 / space.N, *bound
-                    ),
-                    pairwise(bounds),
-                )
+            parts = pool.map(
+                lambda bound, member=member: _weights_of_rows(
+                    member, bandwidth, 1.0 / space.N, *bound
+                ),
+                pairwise(bounds),
             )
-        sizes = np.concatenate([size for size, _, _ in parts])
-        column = np.concatenate([column for _, column, _ in parts])
-        row = np.arange(member.N)
-        if place is not None:
-            row, column = place, place[column]
-        rows.append(np.repeat(row, sizes))
-        columns.append(column)
-        values.extend(value for _, _, value in parts)
-    row, column, value = (np.concatenate(part) for part in (rows, columns, values))
-    W = sparse.csr_array((value, (row, column)), shape=(space.N, space.N))
+            for size, column, value in parts:
+                sizes.append(size)
+                # Half the memory of what the search gives.
+                columns.append((column if place is None else place[column]).astype(np.int32))
+                values.append(value)
+        order.append(np.arange(member.N) if place is None else place)
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
+    column = np.concatenate(columns)
+    del columns
+    value = np.concatenate(values)
+    del values
+    W = sparse.csr_array((value, column, starts), shape=(space.N, space.N))
+    if len(members) > 1:
+        W = W[np.argsort(np.concatenate(order))]
     W.sort_indices()
     return W
 
@@ -419,8 +460,8 @@ def choose_bandwidth(
     distance: first those up to 3, then further ones, up or down, while the winner is at an edge
     and within the extent of the image. One is skipped when ``1 - tr(W)/N < 0.05`` or when it has
     more than 500 neighbours (voxels with a non-zero weight) on average, or a window of more than
-    2500 voxels. If all are skipped, or no voxel has another in its part, there is no smoothing,
-    with a warning.
+    2500 voxels; where some of the voxels tell that it has too many, no weights are made. If all
+    are skipped, or no voxel has another in its part, there is no smoothing, with a warning.
 
     Parameters
     ----------
@@ -430,7 +471,7 @@ def choose_bandwidth(
         Returns an iterator over blocks of raw images (n_b, N); called once a candidate.
     published : bool
         Use the published grid, ``{0.5, 1, 2, 3, 5, 10} N^(-1/(4+d))``, which skips a bandwidth
-        when its mean number of non-zero weights exceeds N/10.
+        when its mean number of non-zero weights exceeds N/10, or what memory can hold.
     workers : int
         Threads; the result does not depend on it.
     progress : callable, optional
@@ -509,10 +550,17 @@ def _assess(
     if not published and mean_window(space, bandwidth) > _LARGEST_WINDOW:
         reason = f"more than {_LARGEST_WINDOW:g} voxels within 4h on average"
         return Candidate(bandwidth, nan, nan, nan, reason)
+    most = N / 10 if published else MOST_NEIGHBOURS
+    expected = sampled_neighbours(space, bandwidth)
+    if expected > _CERTAIN * most:
+        reason = f"more than {most:g} neighbours on average"
+        return Candidate(bandwidth, nan, expected, nan, reason)
+    if expected > most_in_window(N):
+        reason = f"more than {most_in_window(N):.0f} neighbours on average: memory"
+        return Candidate(bandwidth, nan, expected, nan, reason)
     W = smoothing_weights(space, bandwidth, workers=workers)
     neighbours = W.nnz / N
     trace_share = float(W.trace()) / N
-    most = N / 10 if published else MOST_NEIGHBOURS
     least = np.finfo(float).eps if published else LEAST_FREEDOM
     if neighbours > most:
         reason = f"more than {most:g} neighbours on average"

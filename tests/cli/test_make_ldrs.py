@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 import oracles
-from helpers import files_in, make_image_study, run_stage, selected_study, write_nifti
+from helpers import (
+    files_in,
+    make_image_study,
+    represented_study,
+    run_stage,
+    selected_study,
+    write_nifti,
+)
 from rvga import formats, tables
 
 AFFINE = [[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]]
@@ -19,15 +26,7 @@ AFFINE = [[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]]
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    files, images, subjects = selected_study(folder)
-    bases = folder / "bases.h5"
-    done = run_stage(
-        "fit_bases",
-        *("--images", images, "--subjects", subjects, "--components", 6, "--out", bases),
-    )
-    assert done.returncode == 0, done.stderr
-    return files, images, subjects, bases
+    return represented_study(tmp_path_factory.mktemp("study"), 6)
 
 
 def project(study, images, subjects, out):

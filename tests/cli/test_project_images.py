@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import files_in, make_image_study, run_stage, selected_study, write_nifti
+from helpers import files_in, make_image_study, represented_study, run_stage, write_nifti
 from rvga import formats
 
 AFFINE = [[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]]
@@ -17,15 +17,7 @@ BY_SUBJECT = ("subject", "ldrs", "image_sum", "image_sum_of_squares", "image_dig
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    files, images, subjects = selected_study(folder)
-    bases = folder / "bases.h5"
-    done = run_stage(
-        "fit_bases",
-        *("--images", images, "--subjects", subjects, "--components", 6, "--out", bases),
-    )
-    assert done.returncode == 0, done.stderr
-    return files, images, subjects, bases
+    return represented_study(tmp_path_factory.mktemp("study"), 6)
 
 
 def project(study, out, images=None, subjects=None, *options):

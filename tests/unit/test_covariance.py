@@ -120,8 +120,11 @@ def test_components_found_in_single_precision_are_refined_in_double(smoothed, de
         covariance.trace(),
         block=fpca.block_size(r),
         seed=1,
+        dtype=np.float32,
     )
-    fpca.krylov_components(rough, number=r, most=100, tolerance=fpca.ROUGH_TOLERANCE)
+    fpca.krylov_components(
+        rough, number=r, most=100, tolerance=fpca.ROUGH_TOLERANCE, to_be_corrected=True
+    )
     found = fpca.refined_components(rough, covariance.product, r)
     bases, eigenvalues = oracles.principal_components(Y, r)
     assert (eigenvalues[r - 1] - eigenvalues[r]) / eigenvalues[r - 1] > 1e-3
@@ -163,6 +166,45 @@ def test_components_by_share_of_variance():
         found = fpca.krylov_components(spectrum, share=share, most=200)
         assert found.bases.shape[1] == np.count_nonzero(cumulated < share) + 1
         assert found.share == pytest.approx(cumulated[found.bases.shape[1] - 1], rel=1e-6)
+
+
+def test_a_share_near_the_limit_is_not_refused_while_the_space_grows():
+    # Exactly as many components as may be asked for: small spaces seem to need more.
+    C = np.diag(0.9 ** np.arange(200.0))
+    eigenvalues = np.diag(C)
+    share = eigenvalues[:20].sum() / eigenvalues.sum() - 1e-6
+    spectrum = fpca.KrylovSpectrum(lambda V: C @ V, 200, np.trace(C), block=12, seed=1)
+    found = fpca.krylov_components(spectrum, share=share, most=20)
+    assert found.bases.shape[1] == 20
+    spectrum = fpca.KrylovSpectrum(lambda V: C @ V, 200, np.trace(C), block=12, seed=1)
+    with pytest.raises(InputError, match=r"components: the first 20 hold"):
+        fpca.krylov_components(spectrum, share=share + 2e-3, most=20)
+
+
+@pytest.mark.parametrize("gap", [2e-3, 1e-2])
+def test_a_small_gap_after_large_components_is_refined(gap):
+    # A thousand times the last, and single precision that alone cannot tell it from the next.
+    r, N, n = 10, 300, 600
+    eigenvalues = np.concatenate([np.geomspace(1000, 1, r), (1 - gap) * 0.97 ** np.arange(60)])
+    rng = np.random.default_rng(4)
+    U = np.linalg.qr(rng.normal(size=(n, 70)))[0] * np.sqrt(n * eigenvalues)
+    X = (U @ np.linalg.qr(rng.normal(size=(N, 70)))[0].T + 3).astype(np.float32)
+    bases, exact = oracles.principal_components(X.astype(float), r)
+    assert (exact[r - 1] - exact[r]) / exact[r - 1] > 1e-3
+    covariance = operator(X, None, 100)
+    rough = fpca.KrylovSpectrum(
+        lambda vectors: covariance.product(vectors, np.float32),
+        N, covariance.trace(), block=16, seed=1, dtype=np.float32,
+    )  # fmt: skip
+    single = fpca.krylov_components(
+        rough, number=r, most=70, tolerance=fpca.ROUGH_TOLERANCE, to_be_corrected=True
+    )
+    found = fpca.refined_components(rough, covariance.product, r)
+    assert found.converged
+    np.testing.assert_allclose(found.eigenvalues, exact[:r], rtol=1e-6)
+    angle = subspace_angle(found.bases, bases)
+    assert angle < 1e-6
+    assert angle < subspace_angle(single.bases, bases)
 
 
 def test_a_space_that_holds_everything():
