@@ -75,12 +75,12 @@ lint-nextflow: .engine/lint/bin/nextflow
 	NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/lint/home" .engine/lint/bin/nextflow lint $(NEXTFLOW_SOURCES)
 
 test: setup lint
-	$(RUN) .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/system tests
+	$(RUN) .venv/bin/python -m pytest --numprocesses 2 --dist loadgroup --ignore tests/system tests
 	@if command -v nf-test >/dev/null; then $(RUN) nf-test test; \
 	 else echo "nf-test is not on PATH: the *.nf.test files were not run; pytest drove the same pipeline"; fi
 
 test-system: setup
-	$(RUN) .venv/bin/python -m pytest -rs tests/system
+	$(RUN) .venv/bin/python -m pytest -rs --durations 10 --numprocesses 2 --dist loadgroup tests/system
 
 bench: setup
 	for script in benchmarks/*.py; do echo "== $$script"; $(RUN) .venv/bin/python "$$script"; done

@@ -14,7 +14,7 @@ import pandas as pd
 from rvga import cli
 from rvga.chromosomes import normalise_chromosome
 from rvga.errors import InputError
-from rvga.genotypes import open_genotypes
+from rvga.genotypes import open_genotypes, read_variants
 from rvga.tables import write_table
 
 # A file with more runs of chromosomes than this is not sorted; its chunks are mixed.
@@ -25,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the stage's command line."""
     arguments = cli.make_parser(__doc__)
     add = arguments.add_argument
-    add("--genotypes", type=Path, nargs="+", required=True, help=".pgen or .bed files")
+    add(
+        "--genotypes", type=Path, nargs="*", default=[],
+        help=".pgen or .bed files, checked against the others; without them --variants is due",
+    )  # fmt: skip
     add("--variants", type=Path, nargs="*", default=[], help=".pvar or .bim; default: same stem")
     add("--samples", type=Path, nargs="*", default=[], help=".psam or .fam; default: same stem")
     add("--chromosome", nargs="*", default=[], help="each file's chromosome to plan, or 'all'")
@@ -41,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage."""
     args = parser().parse_args(argv)
     warnings: list[str] = []
-    n = len(args.genotypes)
+    if not args.genotypes and not args.variants:
+        raise InputError("no file to plan: give --genotypes, or --variants without them")
+    n = len(args.genotypes or args.variants)
     for name in ("variants", "samples", "chromosome", "file"):
         given = getattr(args, name)
         if given and len(given) != n:
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     frames, n_left_out = [], 0
     with cli.threads(args.threads):
         for name, asked, *paths in zip(
-            names, chromosomes, args.genotypes, variants, samples, strict=True
+            names, chromosomes, args.genotypes or [None] * n, variants, samples, strict=True
         ):
             ranges, left_out = _ranges(*paths, asked, warnings)
             n_left_out += left_out
@@ -78,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _ranges(
-    main_file: Path,
+    main_file: Path | None,
     variants: Path | None,
     samples: Path | None,
     asked: str,
@@ -86,8 +91,12 @@ def _ranges(
 ) -> tuple[list[tuple[str, int, int]], int]:
     """Return (chromosome, first, stop) of what is to be done in a file, and how many are not."""
     # People are only counted here, so the longer id serves every study.
-    with open_genotypes(main_file, variants, samples, subject_id="FID_IID") as genotypes:
-        chromosome = genotypes.variants["chromosome"].to_numpy(dtype=object)
+    if main_file is None:
+        main_file = variants
+        chromosome = read_variants(variants)["chromosome"].to_numpy(dtype=object)
+    else:
+        with open_genotypes(main_file, variants, samples, subject_id="FID_IID") as genotypes:
+            chromosome = genotypes.variants["chromosome"].to_numpy(dtype=object)
     ranges = _runs(chromosome)
     if asked.lower() == "all":
         return ([("mixed", 0, len(chromosome))] if len(ranges) > MOST_RUNS else ranges), 0

@@ -23,10 +23,10 @@ from rvga.calibration import LAMBDA_VARIANTS, lambda_bound
 from rvga.chromosomes import CHROMOSOMES, RANK
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
-from rvga.genetic_covariance import read_labels
 from rvga.geometry import Geometry, geometry_of
 from rvga.heritability import default_parcels, region_bases
 from rvga.reconstruction import voxel_variance
+from rvga.regions import read_regions
 from rvga.significance import Tail, image_wide_neg_log_10_p, normal_to_t, t_to_normal
 from rvga.version import VERSION
 
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("--heritability", type=Path, help="table of heritability by voxel")
     add("--regions", type=Path, help="table of heritability by region")
     add("--region-labels", type=Path, help="NIfTI labels of the regions, for the truth")
+    add("--intercepts", type=Path, help="table of the components' intercepts")
     add("--genetic-correlation", type=Path, help="table of genetic correlations of regions")
     add("--genetic-covariance", type=Path, help="genetic covariance of the components")
     add("--cross-trait", type=Path, nargs="*", default=[], help="tables by external trait")
@@ -233,8 +234,8 @@ def regions_of_voxels(path: Path | None, basis: Basis) -> tuple[np.ndarray, np.n
     if path is None:
         region, rows = region_bases(basis.bases, default_parcels(basis.geometry.coordinates))
         return np.array([f"parcel {label}" for label in region], dtype=object), rows
-    region, rows = region_bases(basis.bases, read_labels(path, basis.geometry))
-    return region.astype(str).astype(object), rows
+    labels, names = read_regions(path, basis.geometry)
+    return np.array(names, dtype=object), region_bases(basis.bases, labels)[1]
 
 
 def software_versions(engine: str) -> pd.DataFrame:
@@ -341,7 +342,7 @@ def given(parameters: Mapping[str, Any], *names: str) -> bool:
 def why_not(parameters: Mapping[str, Any], what: str) -> str:
     """Return why a part of the analysis is absent, as far as the parameters tell."""
     if what in ("heritability", "traits") and not given(parameters, "ld_reference", "ld_panel_1"):
-        return "it needs ld_panel_1 and ld_panel_2, or ld_reference, and neither was given"
+        return "it needs ld_panel_1 (and ld_panel_2), or ld_reference, and neither was given"
     if what == "traits" and not given(parameters, "traits"):
         return "no external traits were given"
     if what == "flow" and not given(parameters, "images"):
@@ -377,7 +378,6 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         "the bases, a block of variants and the pictures", 3 * basis.bases.nbytes + 6e8
     )
     geometry = basis.geometry
-    canvas = map_figures.canvas_of(geometry, basis.mean)
 
     positions: dict[str, np.ndarray] = {}
     counts: dict[str, dict] = {}
@@ -396,6 +396,7 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     read_optional(args.lead_variants, "lead_variants")
     heritability = read_optional(args.heritability, "heritability")
     regions = read_optional(args.regions, "regions")
+    intercepts = read_optional(args.intercepts, "intercepts")
     pairs = read_optional(args.genetic_correlation, "genetic_correlation")
     traits = {
         path.name.removesuffix(".tsv"): tables.read_table(path, "cross_trait")
@@ -430,11 +431,17 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         with formats.open_file(args.truth, "truth") as file:
             known = truth.read_truth(file, geometry.index)
 
+    # Everything is read: mistakes were told before anything was drawn.
+    canvas = map_figures.canvas_of(geometry, basis.mean)
     sections = []
     flow = summaries.one("select_subjects") or summaries.one("import_ldrs")
     ldrs = summaries.one("make_ldrs")
     if flow:
-        sections.append(report.flow_section(flow["flow"], flow, ldrs.get("outliers")))
+        sections.append(
+            report.flow_section(
+                flow["flow"], flow, ldrs.get("outliers"), summaries.all("read_images")
+            )
+        )
     else:
         sections.append(report.not_run("flow", "Flow of subjects", why_not(parameters, "flow")))
     quality = None
@@ -474,7 +481,12 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     if heritability is not None:
         sections.append(
             report.heritability_section(
-                canvas, heritability, regions, summaries.one("heritability")
+                canvas,
+                heritability,
+                regions,
+                summaries.one("heritability"),
+                intercepts,
+                summaries.one("ld_reference"),
             )
         )
     else:
@@ -536,7 +548,7 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     if traits:
         facts.append((report.count(len(traits)), "external traits", ""))
     warnings = summaries.warnings()
-    sections.insert(0, report.glance_section(facts, len(warnings)))
+    sections.insert(0, report.glance_section(facts, warnings))
 
     share = None
     if math.isfinite(basis.total_variance):
@@ -572,6 +584,7 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
                 "n_novel": n_novel,
                 **clump,
                 "heritability_method": covariance_attributes.get("heritability_method"),
+                "se_method": summaries.one("heritability").get("se_method"),
                 "m_heritability": covariance_attributes.get("m"),
                 "n_panel_1": reference["n_a"] + reference["n_b"] if reference else None,
                 "n_panel_2": reference["n_2"] if reference else None,

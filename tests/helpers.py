@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,18 +30,27 @@ class StageResult(NamedTuple):
 def run_stage(
     stage: str, *args: object, cwd: Path | None = None, timeout: float = 120
 ) -> StageResult:
-    """Run ``bin/rvga_<stage>.py`` with the current interpreter.
+    """Run an entrypoint: the first of each stage as its own process, later ones within this one.
 
     Arguments are turned to text; a list or tuple among them is spread. ``--threads 1`` is
-    added when no number of threads is given.
+    added when no number of threads is given. To start a process and import what it needs takes
+    longer than most of what is tested.
     """
-    words: list[str] = []
-    for arg in args:
-        words.extend(map(str, arg) if isinstance(arg, (list, tuple)) else [str(arg)])
-    if "--threads" not in words:
-        words += ["--threads", "1"]
+    if cwd is None and stage in _STARTED:
+        return run_stage_here(stage, *args)
+    _STARTED.add(stage)
+    return run_stage_process(stage, *args, cwd=cwd, timeout=timeout)
+
+
+_STARTED: set[str] = set()
+
+
+def run_stage_process(
+    stage: str, *args: object, cwd: Path | None = None, timeout: float = 120
+) -> StageResult:
+    """Run ``bin/rvga_<stage>.py`` with the current interpreter, as :func:`run_stage` says."""
     done = subprocess.run(
-        [sys.executable, str(BIN / f"rvga_{stage}.py"), *words],
+        [sys.executable, str(BIN / f"rvga_{stage}.py"), *_words(args)],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -45,6 +58,29 @@ def run_stage(
         check=False,
     )
     return StageResult(done.returncode, done.stdout, done.stderr)
+
+
+def run_stage_here(stage: str, *args: object) -> StageResult:
+    """Run an entrypoint's ``main`` as its script would, but within this process."""
+    from rvga import cli
+
+    main = importlib.import_module(f"rvga_{stage}").main
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+    ):
+        try:
+            cli.run(main, _words(args))
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return StageResult(status, out.getvalue(), errors.getvalue())
+
+
+def _words(args: Sequence[object]) -> list[str]:
+    words: list[str] = []
+    for arg in args:
+        words.extend(map(str, arg) if isinstance(arg, (list, tuple)) else [str(arg)])
+    return words if "--threads" in words else [*words, "--threads", "1"]
 
 
 def files_in(folder: Path) -> set[str]:
@@ -128,6 +164,34 @@ def write_metric(path: Path, values: np.ndarray) -> Path:
     return path
 
 
+def write_maps(path: Path, maps: np.ndarray, names: list[str] | None = None) -> Path:
+    """Write a GIFTI file of several maps, with their names."""
+    import nibabel
+
+    arrays = [
+        nibabel.gifti.GiftiDataArray(
+            np.asarray(values, dtype=np.float32),
+            meta=nibabel.gifti.GiftiMetaData({"Name": name}) if name else None,
+        )
+        for values, name in zip(maps, names or [""] * len(maps), strict=True)
+    ]
+    path.write_bytes(nibabel.gifti.GiftiImage(darrays=arrays).to_bytes())
+    return path
+
+
+def write_cifti(path: Path, maps: np.ndarray, names: list[str]) -> Path:
+    """Write CIFTI dense scalars (maps, 2 v) of two cortices of v vertices."""
+    from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis
+
+    v = maps.shape[1] // 2
+    left, right = (
+        BrainModelAxis.from_surface(np.arange(v), v, f"CORTEX_{side}") for side in ("LEFT", "RIGHT")
+    )
+    axes = (ScalarAxis(names), left + right)
+    Cifti2Image(maps.astype(np.float32), header=axes).to_filename(path)
+    return path
+
+
 def make_image_study(folder: Path, n: int = 24, seed: int = 3) -> ImageStudy:
     """Write smooth random images on a 6 x 5 x 4 grid, covariates and a .psam file.
 
@@ -169,3 +233,25 @@ def selected_study(folder: Path, n: int = 24) -> tuple[ImageStudy, Path, Path]:
     for done in (study.read_images(images), study.select([images], subjects)):
         assert done.returncode == 0, done.stderr
     return study, images, subjects
+
+
+def represented_study(
+    folder: Path, components: int, *, ldrs: bool = False
+) -> tuple[ImageStudy, Path, Path, Path]:
+    """Return a study as :func:`selected_study` does, and its bases file; or its LDRs file."""
+    study, images, subjects = selected_study(folder)
+    bases, scores, out = folder / "bases.h5", folder / "scores.h5", folder / "ldrs.h5"
+    given = ("--subjects", subjects)
+    stages: list[tuple] = [
+        ("fit_bases", "--images", images, *given, "--components", components, "--out", bases)
+    ]
+    if ldrs:
+        given = (*given, "--bases", bases)
+        stages += [
+            ("project_images", "--images", images, *given, "--out", scores),
+            ("make_ldrs", "--scores", scores, *given, "--out", out, "--table", folder / "ldrs.tsv"),
+        ]
+    for stage, *options in stages:
+        done = run_stage(stage, *options)
+        assert done.returncode == 0, done.stderr
+    return study, images, subjects, out if ldrs else bases

@@ -4,7 +4,9 @@ include { codeDigest            } from '../subworkflows/parameters/main'
 include { orExit                } from '../subworkflows/parameters/main'
 include { simulatedStudy        } from '../subworkflows/parameters/main'
 include { studyFiles            } from '../subworkflows/parameters/main'
-include { PREPARE_GENOTYPES     } from '../subworkflows/genotypes/main'
+include { planText              } from '../subworkflows/plan/main'
+// One include of both: the strict parser of 25.04 refuses a script that is included twice.
+include { PREPARE_GENOTYPES ; PREPARE_GENOTYPES as PREPARE_PANELS } from '../subworkflows/genotypes/main'
 include { IMPORT_LDRS           } from '../modules/import_ldrs/main'
 include { SIMULATE              } from '../modules/simulate/main'
 include { REPRESENT             } from '../subworkflows/represent/main'
@@ -25,11 +27,16 @@ workflow RVGA {
     summaries = channel.empty()
     if (options.simulate) {
         SIMULATE(options.simulate, options.seed, codeDigest('simulate'))
-        study = SIMULATE.out.study.map { folder -> studyFiles(simulatedStudy(options, folder)) }
+        found = SIMULATE.out.study.map { folder -> studyFiles(simulatedStudy(options, folder)) }
         summaries = SIMULATE.out.summary
     }
     else {
-        study = channel.value(orExit { studyFiles(options) })
+        found = channel.value(orExit { studyFiles(options) })
+    }
+    // On the way of all files, so that the plan is printed before the first stage starts.
+    study = found.map { files ->
+        log.info(planText(options, steps, files, Runtime.getRuntime().availableProcessors()))
+        files
     }
 
     // Genotypes of any format to PLINK sets; LD alone needs no sexes
@@ -89,9 +96,10 @@ workflow RVGA {
     // Linkage disequilibrium
     reference = study.map { files -> files.ld_reference }
     if (steps.ld_reference) {
-        BUILD_LD_REFERENCE(study, options)
+        PREPARE_PANELS(study.flatMap { files -> files.ld_panels }, options.genome_build, false)
+        BUILD_LD_REFERENCE(PREPARE_PANELS.out.sets, study, options)
         reference = BUILD_LD_REFERENCE.out.reference
-        summaries = summaries.mix(BUILD_LD_REFERENCE.out.summaries)
+        summaries = summaries.mix(PREPARE_PANELS.out.summaries, BUILD_LD_REFERENCE.out.summaries)
     }
 
     // Heritability and genetic correlation

@@ -18,6 +18,8 @@ from rvga.errors import InputError
 EXIT_INPUT = 2
 EXIT_IO = 74
 EXIT_MEMORY = 137
+# A dataset is meant to be shared: with fewer carriers, beta tells of single people.
+LEAST_MINOR_ALLELE_COUNT = 5
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
@@ -26,9 +28,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     ``--code`` is the fingerprint of the stage's code, ``--threads`` the processors that the
     stage may use, ``--summary`` a JSON file for the numbers that the report shows.
     """
-    parser = _Parser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--code", default="", help="fingerprint of the stage's code")
     parser.add_argument(
         "--threads", type=positive_integer, default=os.cpu_count() or 1, help="processors to use"
@@ -37,7 +37,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose refusals are mistakes of the user like any other: one sentence."""
 
     def error(self, message: str) -> NoReturn:
@@ -68,6 +68,40 @@ def number_between(
 
     parse.__name__ = "number"
     return parse
+
+
+def add_dataset_options(arguments: argparse.ArgumentParser) -> None:
+    """Add the options of every stage that writes chunks of a minimal dataset."""
+    add = arguments.add_argument
+    add(
+        "--minor-allele-frequency",
+        type=number_between(0, 0.5),
+        default=0.0,
+        help="leave out variants below",
+    )
+    add(
+        "--minor-allele-count",
+        type=float,
+        default=20,
+        help=f"leave out variants below; at least {LEAST_MINOR_ALLELE_COUNT}",
+    )
+    add("--dataset-coding", choices=("int16", "float32"), default="int16", help="coding of z")
+    add("--genome-build", choices=("", "GRCh37", "GRCh38"), default="", help="build of positions")
+
+
+def check_minor_allele_count(number: float) -> None:
+    """Refuse to write a dataset that would show single people's images.
+
+    Raises
+    ------
+    InputError
+        The least number of minor alleles is below ``LEAST_MINOR_ALLELE_COUNT``.
+    """
+    if not number >= LEAST_MINOR_ALLELE_COUNT:
+        raise InputError(
+            f"--minor-allele-count {number:g} is below {LEAST_MINOR_ALLELE_COUNT}: rarer variants "
+            "would show single people's images"
+        )
 
 
 def names(text: str) -> list[str]:

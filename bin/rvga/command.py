@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def dispatch(argv: Sequence[str] | None) -> None:
     """Parse a command line and run its task; errors are the caller's to report."""
     argv = list(argv or [])
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="rvga",
         description="Voxel-level genetic analysis of images.",
         epilog="The pipeline itself is run by Nextflow. 'rvga TASK --help' shows a task's options.",

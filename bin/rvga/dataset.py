@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -103,7 +104,7 @@ class MinimalDataset:
     """
 
     def __init__(self, envelope: formats.Envelope):
-        self._file = envelope
+        self._envelope: formats.Envelope | None = envelope
         _refuse_inflated(envelope)
         for name in ("bases", "eigenvalues", "coordinates"):
             if name not in envelope:
@@ -142,6 +143,14 @@ class MinimalDataset:
             It is absent, damaged, foreign, a mere chunk, or claims impossible sizes.
         """
         return formats.open_as(path, "minimal", cls)
+
+    @property
+    def _file(self) -> formats.Envelope:
+        if self._envelope is None:
+            raise InputError(
+                f"{self.path}: was closed; use the dataset inside its 'with', or open it again"
+            )
+        return self._envelope
 
     @functools.cached_property
     def variants(self) -> pd.DataFrame:
@@ -326,11 +335,12 @@ class MinimalDataset:
 
     def component_weights(self, k: int) -> np.ndarray:
         """Return the weights (r,) of the components in component ``k``: one and zeros."""
-        if not 0 <= int(k) < self.r:
+        number = _whole(k, "component")
+        if not 0 <= number < self.r:
             raise InputError(
                 f"component {k} does not exist: the dataset has components 0 to {self.r - 1}"
             )
-        return np.eye(self.r)[int(k)]
+        return np.eye(self.r)[number]
 
     def gwas(self, weights: np.ndarray, first: int = 0, stop: int | None = None) -> pd.DataFrame:
         """Return the GWAS of any weighted sum of the components; columns as :meth:`voxel`.
@@ -399,8 +409,13 @@ class MinimalDataset:
         Raises
         ------
         InputError
-            No variant, or more than one, has the id.
+            No variant, or more than one, has the id, or it is not text.
         """
+        if not isinstance(variant_id, str):
+            raise InputError(
+                f"variant {variant_id!r} is not text; give its id, or "
+                "chromosome:position:allele:allele"
+            )
         rows = self._rows_of_place(variant_id)
         if len(rows) == 0:
             rows = self._rows_of_id(variant_id)
@@ -454,19 +469,40 @@ class MinimalDataset:
             yield self._file.rows("variants/variant_id", start, end)
 
     def region(self, chromosome: object, start: int, end: int) -> DatasetView:
-        """Return the variants from position ``start`` to ``end``, both included."""
+        """Return the variants from position ``start`` to ``end``, both included.
+
+        Raises
+        ------
+        InputError
+            The chromosome is unknown, or the positions are no numbers in order.
+        """
         name = normalise_chromosome(chromosome, "region")
+        try:
+            start, end = (int(value) for value in (start, end))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"region {name}:{start}-{end}: start and end are positions, whole numbers"
+            ) from error
         if not 0 <= start <= end:
             raise InputError(f"region {name}:{start}-{end}: the start must not be after the end")
         return DatasetView(self, *self._range(name, start, end))
 
     def nearest_voxel(self, coordinates: Sequence[float]) -> int:
-        """Return the voxel nearest to a point in millimetres."""
-        point = np.asarray(coordinates, dtype=np.float64)
-        if point.shape != (self.coordinates.shape[1],) or not np.all(np.isfinite(point)):
+        """Return the voxel nearest to a point in millimetres.
+
+        Raises
+        ------
+        InputError
+            The point has not as many finite coordinates as the voxels.
+        """
+        dimensions = self.coordinates.shape[1]
+        try:
+            point = np.asarray(coordinates, dtype=np.float64)
+        except (TypeError, ValueError):
+            point = np.full(0, np.nan)
+        if point.shape != (dimensions,) or not np.all(np.isfinite(point)):
             raise InputError(
-                f"{len(point)} coordinates were given, "
-                f"{self.coordinates.shape[1]} finite ones are due"
+                f"point {coordinates}: {dimensions} finite coordinates in millimetres are due"
             )
         return int(np.argmin(((self.coordinates - point) ** 2).sum(axis=1)))
 
@@ -511,8 +547,10 @@ class MinimalDataset:
         return dataset_size(self._file)
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what was read whole (bases, A, coordinates) stays."""
+        if self._envelope is not None:
+            self._envelope.close()
+            self._envelope = None
 
     def __enter__(self) -> MinimalDataset:
         return self
@@ -546,9 +584,10 @@ class MinimalDataset:
         return result
 
     def _voxel_number(self, i: int) -> int:
-        if not 0 <= int(i) < self.N:
+        number = _whole(i, "voxel")
+        if not 0 <= number < self.N:
             raise InputError(f"voxel {i} does not exist: the dataset has voxels 0 to {self.N - 1}")
-        return int(i)
+        return number
 
     def _range(self, chromosome: str, start: int, end: int) -> tuple[int, int]:
         """Return the rows of the variants of a stretch of the genome, by bisection.
@@ -688,8 +727,18 @@ def stretch(text: str) -> tuple[str, int, int]:
     match = re.fullmatch(r"([^:]+):([0-9][0-9,]*)-([0-9][0-9,]*)", text)
     start, end = (word.replace(",", "") for word in match.groups()[1:]) if match else ("", "")
     if match is None or max(len(start), len(end)) > _MOST_DIGITS:
-        raise InputError(f"region '{text}' is not chromosome:start-end")
+        raise InputError(
+            f"region '{text[:60]}' is not chromosome:start-end, for example 2:1000000-2000000"
+        )
     return match.group(1), int(start), int(end)
+
+
+def _whole(value: Any, what: str) -> int:
+    """Return a whole number that was given for ``what``; 1.7 is not taken for 1."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise InputError(f"{what} {value!r} is not a whole number") from error
 
 
 def _bisect(values: Any, wanted: int, low: int, high: int) -> int:

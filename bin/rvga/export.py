@@ -128,7 +128,7 @@ def chosen_weights(dataset: MinimalDataset, what: list[str]) -> tuple[np.ndarray
         voxels = [_number(word, "voxel") for word in words[0].split(",")]
         return dataset.mean_weights(voxels), f"mean image value over {len(voxels)} voxels"
     if kind == "region":
-        from rvga.genetic_covariance import read_labels
+        from rvga.regions import read_labels
 
         path, label = Path(words[0]), _number(words[1], "label")
         labels = read_labels(path, dataset.geometry)

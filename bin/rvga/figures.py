@@ -24,10 +24,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy import special
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
-from scipy.stats import beta as beta_distribution
-from scipy.stats import chi2
 
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#6b6b6b"
 CHROMOSOME_COLOURS = ("#23507a", "#8fb0cc")
@@ -211,7 +210,7 @@ class QuantileSketch:
             return float("nan")
         rank, value = self.quantiles()
         median = value[min(np.searchsorted(rank, (self.count + 1) / 2), len(value) - 1)]
-        return float(chi2.isf(10.0**-median, 1) / chi2.isf(0.5, 1))
+        return float(special.chdtri(1, 10.0**-median) / special.chdtri(1, 0.5))
 
 
 # --- representation ---------------------------------------------------------------------
@@ -289,16 +288,27 @@ def reconstruction_quality(components: np.ndarray, correlation: np.ndarray) -> P
 
 @styled
 def by_component(
-    values: np.ndarray, label: str, expected: float, limit: float | None = None
+    values: np.ndarray,
+    label: str,
+    expected: float,
+    limit: float | None = None,
+    standard_error: np.ndarray | None = None,
 ) -> Picture:
-    """Draw one number a component (r,), what is expected of it, and a limit."""
+    """Draw one number a component (r,), what is expected of it, and a limit.
+
+    With ``standard_error`` (r,) lines are 95 % intervals, else they end at what is expected.
+    """
     figure = Figure(figsize=(7.2, 2.6), layout="constrained")
     axes = figure.subplots()
     number = np.arange(1, len(values) + 1)
     axes.axhline(expected, color=GREY, lw=1)
     if limit is not None:
         axes.axhline(limit, color=GREY, lw=1, ls=":")
-    axes.vlines(number, expected, values, color=BLUE, lw=1)
+    if standard_error is None:
+        axes.vlines(number, expected, values, color=BLUE, lw=1)
+    else:
+        half = 1.96 * standard_error
+        axes.vlines(number, values - half, values + half, color=BLUE, lw=1)
     axes.plot(number, values, "o", ms=4, color=BLUE)
     axes.set_xlabel("component")
     axes.set_ylabel(label)
@@ -436,7 +446,7 @@ def qq(sketches: Mapping[str, QuantileSketch], most_points: int = 1500) -> Pictu
             )
             axis = -np.log10((line - 0.5) / sketch.count)
             low, high = (
-                -np.log10(beta_distribution.ppf(level, line, sketch.count - line + 1))
+                -np.log10(special.betaincinv(line, sketch.count - line + 1, level))
                 for level in (0.975, 0.025)
             )
             axes.fill_between(axis, low, high, color=GREY, alpha=0.25, lw=0)
@@ -804,8 +814,8 @@ def brain_slices(
 ) -> Picture:
     """Draw axial slices of a map (N,); missing values and exact zeros are transparent."""
     planes = cuts(space.coordinates, 2, number)
-    width = 10.0 if len(planes) > 3 else 6.0
-    figure = Figure(figsize=(width, 2.3))
+    width = 10.0 if len(planes) > 4 else 6.0
+    figure = Figure(figsize=(width, 1.85))
     _draw_with_bar(
         figure,
         values,

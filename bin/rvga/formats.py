@@ -103,6 +103,13 @@ KINDS: dict[str, Kind] = {
             "voxel_count": Dataset(("N",), "i8", "subjects with a finite value, by voxel"),
             "voxel_sum": Dataset(("N",), "f8", "sum of the finite values, by voxel"),
             "voxel_sum_of_squares": Dataset(("N",), "f8", "sum of squares, by voxel"),
+            "map_order": Dataset(
+                ("q",),
+                TEXT,
+                "by part, digests of the names of the first image's CIFTI or GIFTI maps: in any "
+                "order, and of those read in theirs; empty or absent where names say nothing",
+                True,
+            ),
             **_GEOMETRY,
         },
         _GEOMETRY_ATTRIBUTE,
@@ -198,6 +205,9 @@ KINDS: dict[str, Kind] = {
             ),
             "Sigma": Dataset(("r", "r"), "f8", "residual covariance without offsets, S' P S / n"),
             "subject": Dataset(("n",), TEXT, "subject ids, sorted by bytes", True),
+            "sex": Dataset(
+                ("n",), "i1", "1 male, 2 female, 0 unknown; where sex_column names it", True
+            ),
             "size": Dataset(
                 ("2",), "i8", "n and p where only the cross-product is known, not the people", True
             ),
@@ -267,6 +277,9 @@ KINDS: dict[str, Kind] = {
             "block_rank": Dataset(("b",), "i8", "columns of M kept, by block"),
             "M": Dataset(("x",), "f4", "m_b x k_b by block, row-major, one after another"),
             "share": Dataset(("y",), "f4", "cumulated share of the trace, by column of M"),
+            "t_1_ratio": Dataset(
+                ("y",), "f4", "gain of diag(M'RM) with panel 1 standardised in one", True
+            ),
             "R_a": Dataset(("w",), "f4", "packed lower triangles by row, half a of panel 1"),
             "R_b": Dataset(("w",), "f4", "packed lower triangles by row, half b of panel 1"),
             "T": Dataset(("w",), "f4", "packed lower triangles by row of T, method 5b"),

@@ -146,13 +146,21 @@ def _points(name: str, rows: np.ndarray, geometry: Geometry, smoothable: bool) -
 
 
 def overview(
-    values: np.ndarray, canvas: Canvas | Space, bar_label: str, *, diverging: bool = False
+    values: np.ndarray,
+    canvas: Canvas | Space,
+    bar_label: str,
+    *,
+    diverging: bool = False,
+    slices: int = 7,
 ) -> Picture:
-    """Draw a map (N,) on all panels; missing values, and exact zeros, are left empty."""
-    if isinstance(canvas, Space):
-        return figures.brain_slices(values, canvas, bar_label, diverging=diverging)
-    if len(canvas.panels) == 1 and canvas.panels[0].kind == "volume":
-        return figures.brain_slices(values, canvas.panels[0].space, bar_label, diverging=diverging)
+    """Draw a map (N,) on all panels; missing values, and exact zeros, are left empty.
+
+    ``slices`` are those of an image that is one volume.
+    """
+    one = not isinstance(canvas, Space) and len(canvas.panels) == 1
+    if isinstance(canvas, Space) or (one and canvas.panels[0].kind == "volume"):
+        space = canvas if isinstance(canvas, Space) else canvas.panels[0].space
+        return figures.brain_slices(values, space, bar_label, diverging=diverging, number=slices)
     return _draw(values, canvas.panels[:MOST_PANELS], bar_label, diverging, None)
 
 

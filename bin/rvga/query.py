@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rvga import cli
+from rvga.chromosomes import RANK
 from rvga.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,23 +107,25 @@ def run(args: argparse.Namespace) -> None:
 
 def _info(args: argparse.Namespace, dataset: MinimalDataset) -> None:
     counts = json.loads(dataset.attributes["counts"])
+    extent = [f"{low:g} to {high:g}" for low, high in _extent(dataset)]
     rows = [
         ("subjects", dataset.n),
-        ("covariates", dataset.p),
+        ("covariates_with_intercept", dataset.p),
         ("components", dataset.r),
         ("voxels", dataset.N),
         ("variants", dataset.m),
         ("degrees_of_freedom", dataset.nu),
         ("n_eff", f"{dataset.attributes['n_eff']:.6g}"),
         ("genome_build", dataset.attributes["genome_build"] or "NA"),
+        *zip(("x_mm", "y_mm", "z_mm"), extent, strict=False),
         ("coding", dataset.attributes["coding"]),
         ("minor_allele_count", f"{dataset.attributes['minor_allele_count']:g}"),
         ("sample_hash", dataset.attributes["sample_hash"]),
         ("digest", dataset.digest),
         *dataset.size().items(),
         *(
-            (f"chromosome_{name}", f"{entry['written']} of {entry['read']}")
-            for name, entry in counts.items()
+            (f"chromosome_{name}", f"{counts[name]['written']} of {counts[name]['read']}")
+            for name in sorted(counts, key=RANK.__getitem__)
         ),
     ]
     for name, value in rows:
@@ -206,7 +209,15 @@ def _chosen_voxel(args: argparse.Namespace, dataset: MinimalDataset) -> int | No
     distance = sum((a - b) ** 2 for a, b in zip(point, dataset.coordinates[voxel], strict=True))
     place = ", ".join(f"{value:g}" for value in dataset.coordinates[voxel])
     cli.report(f"voxel {voxel} at {place} mm, {distance**0.5:.3g} mm from the point")
+    if any(not low <= a <= high for a, (low, high) in zip(point, _extent(dataset), strict=True)):
+        cli.report(f"WARNING: the point {args.mm} lies outside the image")
     return voxel
+
+
+def _extent(dataset: MinimalDataset) -> list[tuple[float, float]]:
+    """Return the least and the largest coordinate of the voxels along each axis."""
+    place = dataset.coordinates
+    return list(zip(place.min(axis=0).tolist(), place.max(axis=0).tolist(), strict=True))
 
 
 def _require_suffix(path: Path, suffixes: tuple[str, ...]) -> None:

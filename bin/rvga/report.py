@@ -7,6 +7,7 @@ and says why when there is nothing to show.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,10 +28,17 @@ MOST_LEAD_MAPS = 12
 MOST_COMPONENT_MAPS = 6
 MOST_TABLE_ROWS = 200
 MOST_REGIONS = 60
+MOST_FIRST_WARNINGS = 5
+SLICES_OF_COMPONENTS = 4
 FALSE_DISCOVERY_RATE = 0.05
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-# Shown in the appendix only when they are plain numbers or text; lists may hold subjects' ids.
+# Shown in the appendix only when they are plain numbers or text; lists may hold subjects' ids, and
+# so may groups of numbers other than these.
 _SCALARS = (str, int, float, bool)
+_GROUPS = (
+    "agreement", "correlation_reasons", "coverage", "dropped", "filters", "haploid_heterozygotes",
+    "kinship", "outliers", "reasons", "region_reasons",
+)  # fmt: skip
 
 
 # --- blocks -------------------------------------------------------------------------------
@@ -200,19 +208,43 @@ class Summaries:
         return [(stage, text, number) for (stage, text), number in counted.items()]
 
     def scalars(self) -> list[tuple[str, str, str]]:
-        """Return (stage, name, value) of the plain numbers of stages of one task."""
+        """Return (stage, name, value) of the plain numbers; of several tasks, their range."""
         rows = []
         for stage, summaries in self._by_stage.items():
-            if len(summaries) > 1:
-                rows.append((stage, "tasks", str(len(summaries))))
-                continue
-            for name, value in sorted(summaries[0]["numbers"].items()):
-                if isinstance(value, _SCALARS):
-                    shown = value
-                    if isinstance(value, float):
-                        shown = decimal(value, 6)
-                    rows.append((stage, name, str(shown)))
+            tasks = [_plain(summary["numbers"]) for summary in summaries]
+            if len(tasks) > 1:
+                rows.append((stage, "tasks", str(len(tasks))))
+            for name in sorted(set().union(*tasks)):
+                rows.append((stage, name, _range([task[name] for task in tasks if name in task])))
         return rows
+
+
+def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain numbers of a summary, those of known groups as ``group.name``."""
+    found = {}
+    for name, value in numbers.items():
+        if isinstance(value, _SCALARS) and value != "":
+            found[name] = value
+        elif name in _GROUPS and isinstance(value, Mapping):
+            inside = ((key, entry) for key, entry in value.items() if isinstance(entry, _SCALARS))
+            found |= {f"{name}.{key}": entry for key, entry in inside}
+    return found
+
+
+def _range(values: Sequence[Any]) -> str:
+    """Return a value that all tasks have, the range of different numbers, else how many."""
+
+    def text(value: Any) -> str:
+        return decimal(value, 6) if isinstance(value, float) else str(value)
+
+    different = list(dict.fromkeys(values))
+    if len(different) == 1:
+        return text(different[0])
+    if any(isinstance(value, (str, bool)) for value in different):
+        return f"{len(different)} different"
+    whole = all(isinstance(value, int) for value in different)
+    together = f"; together {sum(values)}" if whole else ""
+    return f"{text(min(different))} to {text(max(different))}{together}"
 
 
 # --- sections -------------------------------------------------------------------------------
@@ -223,23 +255,36 @@ def not_run(id: str, title: str, reason: str) -> Section:
     return Section(id, title, [Note(f"Not run: {reason}.")])
 
 
-def glance_section(facts: Sequence[tuple[str, str, str]], warnings: int) -> Section:
-    """Return the study at a glance: (number, name, remark) and a pointer to the warnings."""
+def glance_section(
+    facts: Sequence[tuple[str, str, str]], warnings: Sequence[tuple[str, str, int]]
+) -> Section:
+    """Return the study at a glance: (number, name, remark), and the first warnings."""
     blocks: list[Any] = [Facts(facts)]
-    if warnings:
-        plural = "s" if warnings > 1 else ""
-        blocks.append(Note(f"{warnings} warning{plural}: see the section Warnings."))
+    blocks += [Note(f"Warning: {line}") for line in _warning_lines(warnings[:MOST_FIRST_WARNINGS])]
+    left = len(warnings) - MOST_FIRST_WARNINGS
+    if left > 0:
+        plural = "s" if left > 1 else ""
+        blocks.append(Note(f"{left} more warning{plural}: see the section Warnings."))
     return Section("glance", "Study at a glance", blocks)
+
+
+def _warning_lines(warnings: Sequence[tuple[str, str, int]]) -> list[str]:
+    return [
+        f"{stage}: {text}" + (f" ({number} tasks)" if number > 1 else "")
+        for stage, text, number in warnings
+    ]
 
 
 def flow_section(
     flow: Sequence[Mapping[str, Any]],
     voxels: Mapping[str, Any],
     outliers: Mapping[str, Any] | None = None,
+    batches: Sequence[Mapping[str, Any]] = (),
 ) -> Section:
     """Return the flow of subjects, from steps {step, n_in, n_out, reason}, and of voxels.
 
-    ``voxels`` are the numbers of SELECT_SUBJECTS, ``outliers`` those of MAKE_LDRS, {n, threshold}.
+    ``voxels`` are the numbers of SELECT_SUBJECTS, ``outliers`` those of MAKE_LDRS, {n, threshold},
+    ``batches`` those of each task of READ_IMAGES.
     """
     most = max((int(step["n_in"]) for step in flow), default=0) or 1
     steps = [
@@ -260,6 +305,8 @@ def flow_section(
             "used in every later step.",
         )
     ]
+    if batches:
+        blocks.append(Text(_images_read(batches)))
     if "n_voxels_mask" in voxels:
         dropped = [
             f"{count(voxels[key])} {why}"
@@ -292,9 +339,26 @@ def flow_section(
     return Section("flow", "Flow of subjects", blocks)
 
 
+def _images_read(batches: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was read, from READ_IMAGES' numbers."""
+    images, lacking, values = (
+        sum(int(batch.get(key) or 0) for batch in batches)
+        for key in ("n_images", "n_images_not_finite", "n_values_not_finite")
+    )
+    text = (
+        f"{count(images)} images of the type {batches[0]['geometry_type']} were read in "
+        f"{count(len(batches))} batch{'es' if len(batches) > 1 else ''}"
+    )
+    if not lacking:
+        return f"{text}; all their values are finite."
+    return f"{text}; {count(lacking)} of them lack {count(values)} values in all."
+
+
 def _coverage(coverage: Mapping[str, Any]) -> str:
     """Return what is known of missing values, from SELECT_SUBJECTS' ``coverage``."""
     least = float(coverage["min_coverage"])
+    if float(coverage["lowest"]) == 1.0:
+        return "Coverage: every subject has a value at every voxel of the mask."
     text = (
         f"Coverage: a voxel is kept when at least {100 * least:g} % of the subjects have a value "
         f"there; before that rule the least covered voxel has {100 * coverage['lowest']:.1f} %, "
@@ -348,7 +412,7 @@ def representation_section(
                 figures.bandwidth_curve(*candidates, chosen=bandwidth or 0.0),
                 "Generalized cross-validation (GCV) score of each bandwidth tried; the one used "
                 f"({decimal(bandwidth)} mm) is marked."
-                + (f" Dotted: {skipped} skipped." if skipped else ""),
+                + (f" Dotted: {skipped} skipped{_why_skipped(numbers)}." if skipped else ""),
             )
         )
     elif bandwidth is not None:
@@ -383,15 +447,26 @@ def representation_section(
     return Section("representation", "Representation of the images", blocks)
 
 
+def _why_skipped(numbers: Mapping[str, Any]) -> str:
+    """Return why bandwidths were skipped, from FIT_BASES' numbers."""
+    reasons = [
+        f"{decimal(entry['bandwidth'])} mm: {entry['skipped']}"
+        for entry in numbers.get("candidates") or []
+        if entry.get("skipped")
+    ]
+    return f" ({'; '.join(reasons)})" if reasons else ""
+
+
 def _accuracy(numbers: Mapping[str, Any]) -> str:
     """Return how well the components are known, from FIT_BASES' numbers."""
     text = ""
     if numbers.get("n_eff_standard_error"):
         text += f" Its standard error is {decimal(numbers['n_eff_standard_error'], 2)}."
-    if numbers.get("largest_relative_residual") is not None:
-        how = "exact" if numbers.get("decomposition") == "exact" else "iterative"
+    if numbers.get("decomposition") == "exact":
+        text += " The decomposition is exact."
+    elif numbers.get("largest_relative_residual") is not None:
         text += (
-            f" The decomposition is {how}; its largest relative residual is "
+            " The decomposition is iterative; its largest relative residual is "
             f"{decimal(numbers['largest_relative_residual'], 2)}."
         )
     return text
@@ -408,7 +483,9 @@ def component_maps(
             share = f", {100 * eigenvalues[number] / total_variance:.1f} % of the variance"
         plots.append(
             Plot(
-                map_figures.overview(bases[:, number], canvas, "basis", diverging=True),
+                map_figures.overview(
+                    bases[:, number], canvas, "basis", diverging=True, slices=SLICES_OF_COMPONENTS
+                ),
                 f"Component {number + 1}{share}." + _left_out(canvas),
             )
         )
@@ -948,6 +1025,9 @@ def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
         )
     if not rows:
         return []
+    if numbers.get("n_negative_eigenvalues") is not None:
+        number = count(numbers["n_negative_eigenvalues"])
+        rows.append(["eigenvalues of genetic covariance below 0", number, "–", "–", "–"])
     groups = numbers.get("n_jackknife_groups")
     return [
         Table(
@@ -956,7 +1036,9 @@ def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
             "Tests of the model. Both estimators of mean h² weigh variants differently, so they "
             "part when effects depend on LD or frequency, or people are structured; the intercept "
             "is above 1 when people are related or structured beyond the covariates; the variance "
-            "of h² over voxels is above its expected value when h² is not the same everywhere."
+            "of h² over voxels is above its expected value when h² is not the same everywhere. "
+            "Genetic covariance is unbiased as it is; eigenvalues below 0 are sampling error, and "
+            "voxels along them have no genetic correlation to show."
             + (
                 f" Errors of the difference and the intercepts are a jackknife of {count(groups)} "
                 "groups of LD blocks."
@@ -968,13 +1050,69 @@ def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
     ]
 
 
+def _discovered(regions: pd.DataFrame | None) -> str:
+    if regions is None or not len(regions):
+        return ""
+    found = int((regions["false_discovery_rate"] <= FALSE_DISCOVERY_RATE).sum())
+    return f" and {count(found)} of {count(len(regions))} regions"
+
+
+def _errors(numbers: Mapping[str, Any]) -> str:
+    how = {
+        "closed_form": "in closed form, given the effects of this run's variants",
+        "jackknife": "by leaving out one group of LD blocks at a time",
+        "auto": "from the closed form and the jackknife together",
+    }.get(str(numbers.get("se_method")))
+    return f" Standard errors are found {how}." if how else ""
+
+
+def _reference(numbers: Mapping[str, Any]) -> str:
+    """Return what the LD reference is, from LD_REFERENCE's numbers."""
+    counts = numbers.get("counts") or {}
+    lost = [
+        f"{count(value)} {name.replace('_', ' ')}"
+        for name, value in sorted(counts.items())
+        if value and not name.startswith("in_") and name not in ("kept", "alleles_swapped")
+    ]
+    in_both = f", of {count(counts['in_both'])} in both" if "in_both" in counts else ""
+    split = ""
+    if numbers.get("n_panels") == 1:
+        split = f" (one panel, split at random with seed {numbers['seed']})"
+    return (
+        f"LD reference: {count(numbers['n_a'] + numbers['n_b'])} people of the first panel and "
+        f"{count(numbers['n_2'])} of the second{split}, {count(numbers['n_variants'])} "
+        f"variants{in_both}, in {count(numbers['n_blocks'])} blocks, the largest of "
+        f"{count(numbers['largest_block'])}." + (f" Left out: {', '.join(lost)}." if lost else "")
+    )
+
+
+def _intercepts(intercepts: pd.DataFrame) -> Plot:
+    """Return the picture of each component's own intercept with its interval."""
+    own = intercepts[intercepts["component"].astype(str) == intercepts["other"].astype(str)]
+    found = int((own["false_discovery_rate"] <= FALSE_DISCOVERY_RATE).sum())
+    return Plot(
+        figures.by_component(
+            own["intercept"].to_numpy(dtype=float), "intercept κ", 1.0,
+            standard_error=own["standard_error"].to_numpy(dtype=float),
+        ),
+        "Intercept κ of each component in the band regression, in units of the noise of unrelated "
+        f"people, with 95 % intervals; 1 without structure or relatives. {count(found)} of "
+        f"{count(len(own))} differ from 1 at a false-discovery rate of 5 %.",
+    )  # fmt: skip
+
+
 def heritability_section(
     space: Canvas | Space,
     heritability: pd.DataFrame,
     regions: pd.DataFrame | None,
     numbers: Mapping[str, Any],
+    intercepts: pd.DataFrame | None = None,
+    reference: Mapping[str, Any] | None = None,
 ) -> Section:
-    """Return map, histogram and regions of heritability."""
+    """Return map, histogram, regions, tests of the model and intercepts of heritability.
+
+    ``reference`` are the numbers of LD_REFERENCE, where it was made in this run.
+    """
     raw = heritability["heritability_raw"].to_numpy(dtype=float)
     shown = heritability["heritability"].to_numpy(dtype=float)
     error = heritability["standard_error_raw"].to_numpy(dtype=float)
@@ -995,11 +1133,15 @@ def heritability_section(
                 f"({100 * numbers['share_of_reference']:.1f} % of the LD reference's) in "
                 f"{count(numbers['n_blocks_used'])} LD blocks enter the estimate. "
                 f"{count(numbers['n_significant_voxels_fdr_5_percent'])} of "
-                f"{count(numbers['n_voxels'])} voxels are heritable at a false-discovery rate of "
-                "5 %."
+                f"{count(numbers['n_voxels'])} voxels{_discovered(regions)} are heritable at a "
+                "false-discovery rate of 5 %." + _errors(numbers)
             )
         )
+        if reference:
+            blocks.append(Text(_reference(reference)))
         blocks += _model_tests(numbers)
+    if intercepts is not None and len(intercepts):
+        blocks.append(_intercepts(intercepts))
     if np.any(shown > 0):
         blocks.append(
             Plot(
@@ -1103,13 +1245,13 @@ def correlation_section(
             )
         )
     blocks: list[Any] = [Row(maps)] if maps else []
-    blocks += scatter
+    blocks += [Row(scatter)] if scatter else []
     return Section("correlation", "Genetic correlation within the image", blocks)
 
 
 def _trait_numbers(entry: Mapping[str, Any] | None) -> list[str]:
     if entry is None:
-        return ["–"] * 7
+        return ["–"] * 8
     return [
         count(entry["n_trait"]),
         count(entry["n_rows"]),
@@ -1117,8 +1259,44 @@ def _trait_numbers(entry: Mapping[str, Any] | None) -> list[str]:
         decimal(entry["heritability_trait_raw"]),
         decimal(entry["standard_error_trait_raw"]),
         decimal(entry.get("intercept_trait")),
+        decimal(entry.get("largest_intercept_with_trait")),
         count(entry.get("n_intercepts_with_trait_fdr_5_percent")),
     ]
+
+
+_USED_ROWS = ("alleles_swapped", "matched_by_position", "matched_by_rsid", "strand_flipped")
+
+
+def dropped_table(numbers: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """Return what became of the rows of each trait's file; None where it is not known."""
+    known: dict[str, None] = {}
+    for entry in numbers.values():
+        known |= {fate: None for fate, rows in (entry.get("dropped") or {}).items() if rows}
+    if not known:
+        return None
+    fates = sorted(known, key=lambda fate: (fate in _USED_ROWS, fate))
+    rows = []
+    for trait, entry in sorted(numbers.items()):
+        of_fate = entry.get("dropped") or {}
+        rows.append(
+            [
+                trait,
+                text_of(entry.get("format")),
+                text_of(entry.get("build")),
+                count(entry["n_rows"]),
+                *(count(int(of_fate.get(fate, 0))) for fate in fates),
+            ]
+        )
+    headings = [
+        ("" if fate in _USED_ROWS else "left out: ") + fate.replace("_", " ") for fate in fates
+    ]
+    return Table(
+        ["trait", "format", "genome build", "rows read", *headings],
+        rows,
+        "What became of the rows of the traits' files: left out, by reason; used, by how they were "
+        "matched with the LD reference; and of these, alleles that were turned round.",
+        frozenset(range(3, 4 + len(fates))),
+    )
 
 
 def _trait_heat_map(regions: pd.DataFrame) -> Plot:
@@ -1164,6 +1342,7 @@ def cross_trait_section(
                 trait,
                 decimal(np.median(raw[np.isfinite(raw)]) if np.any(np.isfinite(raw)) else None),
                 count(np.sum(evidence > -math.log10(0.05 / max(1, len(frame))))),
+                count(np.sum(frame["false_discovery_rate"] <= FALSE_DISCOVERY_RATE)),
                 count(frame["reason"].notna().sum()),
                 *_trait_numbers(numbers.get(trait)),
             ]
@@ -1181,6 +1360,7 @@ def cross_trait_section(
             "trait",
             "median ρ",
             "voxels p < 0.05/N",
+            "voxels FDR ≤ 5 %",
             "not shown",
             "n",
             "rows read",
@@ -1188,18 +1368,24 @@ def cross_trait_section(
             "h² of the trait",
             "its SE",
             "its intercept",
+            "largest intercept with a component",
             "components with overlap",
         ],
         rows,
         "External traits. Median of the raw estimates; voxels that pass a Bonferroni rule over all "
-        "N voxels; estimates not shown because out of range; n times the trait's own intercept, 1 "
-        "without structure; components whose intercept with the trait is not 0 at a "
-        "false-discovery rate of 5 %, as with people in common.",
-        frozenset(range(1, 11)),
+        "N voxels; voxels at a false-discovery rate of 5 %; estimates not shown because out of "
+        "range; n times the trait's own intercept, 1 without structure; intercepts of the trait "
+        "with the components, 0 without people in common: the largest, and how many differ from 0 "
+        "at a false-discovery rate of 5 %.",
+        frozenset(range(1, 13)),
     )
+    tables = [table]
+    dropped = dropped_table(numbers)
+    if dropped is not None:
+        tables.append(dropped)
     if regions is not None and len(regions):
         plots.insert(0, _trait_heat_map(regions))
-    return Section("cross_trait", "Genetic correlation with other traits", [table, *plots])
+    return Section("cross_trait", "Genetic correlation with other traits", [*tables, *plots])
 
 
 def _agreement_table(comparison: pd.DataFrame) -> Table:
@@ -1209,7 +1395,8 @@ def _agreement_table(comparison: pd.DataFrame) -> Table:
     for row in comparison.itertuples():
         what, _, measure = row.quantity.partition(": ")
         if measure.endswith("compared"):
-            cells.setdefault(what, {})["compared"] = f"{row.value} {measure[: -len(' compared')]}"
+            number = count(row.value) if row.value.isdigit() else row.value
+            cells.setdefault(what, {})["compared"] = f"{number} {measure[: -len(' compared')]}"
             measures["compared"] = "compared"
             continue
         measures[measure] = measure
@@ -1292,7 +1479,8 @@ def parameters_section(parameters: Mapping[str, Any]) -> Section:
         name: value for name, value in sorted(parameters.items()) if value not in (None, "", [])
     }
     rows = [
-        [name, value if isinstance(value, str) else repr(value)] for name, value in given.items()
+        [name, value if isinstance(value, str) else json.dumps(value)]
+        for name, value in given.items()
     ]
     left = len(parameters) - len(given)
     caption = f"Parameters of the run; not given: {left}." if left else ""
@@ -1301,28 +1489,28 @@ def parameters_section(parameters: Mapping[str, Any]) -> Section:
 
 def stages_section(summaries: Summaries) -> Section:
     """Return the plain numbers that the stages left."""
-    return Section(
-        "stages",
-        "Numbers of the stages",
-        [Table(["stage", "quantity", "value"], summaries.scalars(), "", frozenset({2}))],
-    )
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for stage, name, value in summaries.scalars():
+        rows.setdefault(stage, []).append((name, value))
+    tables = [Table([stage, "value"], found, "", frozenset({1})) for stage, found in rows.items()]
+    return Section("stages", "Numbers of the stages", tables)
 
 
 def versions_section(versions: pd.DataFrame) -> Section:
     """Return the table of software versions."""
     rows = [[row.software, row.version] for row in versions.itertuples()]
-    return Section("versions", "Software", [Table(["software", "version"], rows)])
+    text = (
+        "Time, memory and processors of every task stand in pipeline_info/trace.tsv and "
+        "timeline.html beside this report: they differ from run to run, this page does not."
+    )
+    return Section("versions", "Software", [Table(["software", "version"], rows), Text(text)])
 
 
 def warnings_section(warnings: Sequence[tuple[str, str, int]]) -> Section:
     """Return the warnings of all stages."""
     if not warnings:
         return Section("warnings", "Warnings", [Text("No stage gave a warning.")])
-    lines = [
-        f"{stage}: {text}" + (f" ({number} tasks)" if number > 1 else "")
-        for stage, text, number in warnings
-    ]
-    return Section("warnings", "Warnings", [Items(lines)])
+    return Section("warnings", "Warnings", [Items(_warning_lines(warnings))])
 
 
 # --- the page -------------------------------------------------------------------------------

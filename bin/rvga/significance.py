@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import interpolate, optimize, special
+from scipy import special
 
 from rvga.machine_code import compiled
 from rvga.parallel import ordered_map
@@ -72,6 +72,9 @@ def t_to_normal(z: np.ndarray, nu: float) -> np.ndarray:
 
 def normal_to_t(t: float, nu: float) -> float:
     """Return the t statistic (ν degrees of freedom) with the two-sided p of a normal ``t`` ≥ 0."""
+    # Here, because its import takes as long as all that a short task does.
+    from scipy import optimize
+
     goal = float(neg_log_10_p_normal(t))
     if t <= 0:
         return 0.0
@@ -270,6 +273,8 @@ def image_wide_tail(
     error = np.sqrt(variance) / mean
     factor = _log_10_factor(grid, p)
     goal = -np.log10(significance_level)
+    from scipy import optimize
+
     image_wide = optimize.brentq(
         lambda t: float(neg_log_10_p_normal(t) - factor(t)) - goal, 0.0, 1e3, xtol=1e-12
     )
@@ -291,6 +296,8 @@ def tail_memory(N: int, r: int, threads: int) -> float:
 def _log_10_factor(threshold: np.ndarray, neg_log_10_p: np.ndarray) -> Callable:
     """Return log10 of p(t) / 2Φ(−t) as a function of t, constant outside the table."""
     factor = neg_log_10_p_normal(threshold) - neg_log_10_p
+    from scipy import interpolate
+
     curve = interpolate.PchipInterpolator(threshold, factor)
     low, high = threshold[0], threshold[-1]
     return lambda t: curve(np.clip(t, low, high))

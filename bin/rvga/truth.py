@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy import special
 
 from rvga.chromosomes import CHROMOSOMES
 from rvga.errors import InputError
@@ -215,7 +215,7 @@ def power(ncp: np.ndarray, critical_z: float, nu: float) -> np.ndarray:
     """
     critical = normal_to_t(critical_z, nu)
     spread = np.sqrt(1.0 + ncp**2 / (2.0 * nu))
-    return norm.sf((critical - ncp) / spread) + norm.cdf((-critical - ncp) / spread)
+    return special.ndtr((ncp - critical) / spread) + special.ndtr((-critical - ncp) / spread)
 
 
 def distance_to_causal(

@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process COMPONENT_GWAS {
     tag "${chunk}"
     label 'medium'
+    cpus { cpusOf('component_gwas') }
+    memory { memoryOf('component_gwas', [chunk_variants: n_variants as long, null: bytesOf(null_model), samples: bytesOf(samples), variant_list: bytesOf(variants)], task.attempt) }
+    time { timeOf('component_gwas', [chunk_variants: n_variants as long, null: bytesOf(null_model), samples: bytesOf(samples), variant_list: bytesOf(variants)], task.attempt) }
 
     input:
     tuple val(chunk), val(first_variant), val(n_variants), path(genotypes, stageAs: 'genotypes/*'), path(variants, stageAs: 'variants/*'), path(samples, stageAs: 'samples/*')

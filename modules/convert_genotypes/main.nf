@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process CONVERT_GENOTYPES {
     tag "file ${file}, ${format}, chromosome ${chromosome}"
     label 'medium'
+    cpus { cpusOf('convert_genotypes') }
+    memory { memoryOf('convert_genotypes', [genotypes: bytesOf(genotypes), samples: bytesOf(samples)], task.attempt) }
+    time { timeOf('convert_genotypes', [genotypes: bytesOf(genotypes), samples: bytesOf(samples)], task.attempt) }
 
     input:
     tuple val(file), val(format), val(chromosome), path(genotypes, stageAs: 'genotypes/*'), path(samples, stageAs: 'samples/*')

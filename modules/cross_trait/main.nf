@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process CROSS_TRAIT {
     tag "${trait}"
     label 'medium'
+    cpus { cpusOf('cross_trait') }
+    memory { memoryOf('cross_trait', [dataset: bytesOf(dataset), ld: bytesOf(reference)], task.attempt) }
+    time { timeOf('cross_trait', [dataset: bytesOf(dataset), ld: bytesOf(reference)], task.attempt) }
 
     input:
     tuple val(trait), val(columns), val(n), val(n_cases), val(n_controls), val(overlap), path(sumstats, stageAs: 'sumstats/*'), path(chain, stageAs: 'chain/*')

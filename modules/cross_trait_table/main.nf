@@ -1,5 +1,13 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process CROSS_TRAIT_TABLE {
     label 'small'
+    cpus { cpusOf('cross_trait_table') }
+    memory { memoryOf('cross_trait_table', [tables: bytesOf(regions)], task.attempt) }
+    time { timeOf('cross_trait_table', [tables: bytesOf(regions)], task.attempt) }
 
     input:
     path regions, stageAs: 'regions/*'

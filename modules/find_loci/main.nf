@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process FIND_LOCI {
     tag "r2 ${clump_r2}, ${clump_kb} kb"
     label 'small'
+    cpus { cpusOf('find_loci') }
+    memory { memoryOf('find_loci', [hits: bytesOf(hits) + bytesOf(pairs), samples: bytesOf(samples)], task.attempt) }
+    time { timeOf('find_loci', [hits: bytesOf(hits) + bytesOf(pairs), samples: bytesOf(samples)], task.attempt) }
 
     input:
     path hits, stageAs: 'hits/*'

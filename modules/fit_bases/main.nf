@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process FIT_BASES {
     tag "bandwidth ${bandwidth}"
     label 'large'
+    cpus { cpusOf('fit_bases') }
+    memory { memoryOf('fit_bases', [images: bytesOf(images), subjects: bytesOf(subjects)], task.attempt) }
+    time { timeOf('fit_bases', [images: bytesOf(images), subjects: bytesOf(subjects)], task.attempt) }
 
     input:
     path images, stageAs: 'images/*'

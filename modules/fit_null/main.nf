@@ -1,5 +1,13 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process FIT_NULL {
     label 'small'
+    cpus { cpusOf('fit_null') }
+    memory { memoryOf('fit_null', [ldrs: bytesOf(ldrs), covariates: bytesOf(covariates), offsets: bytesOf(loco_predictions)], task.attempt) }
+    time { timeOf('fit_null', [ldrs: bytesOf(ldrs), covariates: bytesOf(covariates), offsets: bytesOf(loco_predictions)], task.attempt) }
 
     input:
     path ldrs
@@ -11,6 +19,7 @@ process FIT_NULL {
     path bases, stageAs: 'bases/*'
     val covariate_columns
     val categorical_columns
+    val sex_column
     val loco_components
     val chromosomes
     val n_subjects
@@ -34,6 +43,7 @@ process FIT_NULL {
         ${people_options} \\
         --covariate-columns '${covariate_columns}' \\
         --categorical-columns '${categorical_columns}' \\
+        --sex-column '${sex_column}' \\
         ${loco_options} ${kinship_option} \\
         --out null.h5 \\
         --code ${code} \\

@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process HERITABILITY {
     tag "${heritability_method}, ${se_method}"
     label 'large'
+    cpus { cpusOf('heritability') }
+    memory { memoryOf('heritability', [dataset: bytesOf(dataset), ld: bytesOf(reference), matrix: genetic_correlation_matrix ? 1 : 0], task.attempt) }
+    time { timeOf('heritability', [dataset: bytesOf(dataset), ld: bytesOf(reference), matrix: genetic_correlation_matrix ? 1 : 0], task.attempt) }
 
     input:
     path dataset, stageAs: 'dataset/*'

@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process IMAGE_TAIL {
     tag "${significance}"
     label 'medium'
+    cpus { cpusOf('image_tail') }
+    memory { memoryOf('image_tail', [dataset: bytesOf(dataset)], task.attempt) }
+    time { timeOf('image_tail', [dataset: bytesOf(dataset)], task.attempt) }
 
     input:
     path dataset, stageAs: 'dataset/*'

@@ -1,5 +1,13 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process IMPORT_LDRS {
     label 'small'
+    cpus { cpusOf('import_ldrs') }
+    memory { memoryOf('import_ldrs', [ldrs: bytesOf(table), covariates: bytesOf(covariates), samples: bytesOf(samples)], task.attempt) }
+    time { timeOf('import_ldrs', [ldrs: bytesOf(table), covariates: bytesOf(covariates), samples: bytesOf(samples)], task.attempt) }
 
     input:
     path table, stageAs: 'ldrs/*'

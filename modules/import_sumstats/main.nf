@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process IMPORT_SUMSTATS {
     tag "${group}"
     label 'medium'
+    cpus { cpusOf('import_sumstats') }
+    memory { memoryOf('import_sumstats', [chunk_variants: chunk_variants as long, sumstats: bytesOf(sumstats)], task.attempt) }
+    time { timeOf('import_sumstats', [chunk_variants: chunk_variants as long, sumstats: bytesOf(sumstats)], task.attempt) }
 
     input:
     tuple val(group), val(components), path(sumstats, stageAs: 'sumstats/?/*'), path(variants, stageAs: 'variants/*')

@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process LD_BLOCKS {
     tag "chromosome ${chromosome}"
     label 'medium'
+    cpus { cpusOf('ld_blocks') }
+    memory { memoryOf('ld_blocks', [samples: bytesOf(samples_1) + bytesOf(samples_2), variant_list: bytesOf(variants_1) + bytesOf(variants_2)], task.attempt) }
+    time { timeOf('ld_blocks', [samples: bytesOf(samples_1) + bytesOf(samples_2), variant_list: bytesOf(variants_1) + bytesOf(variants_2)], task.attempt) }
 
     input:
     tuple val(chromosome), path(genotypes_1, stageAs: 'panel_1/*/*'), path(variants_1, stageAs: 'panel_1_variants/*/*'), path(samples_1, stageAs: 'panel_1_samples/*/*'), path(genotypes_2, stageAs: 'panel_2/*/*'), path(variants_2, stageAs: 'panel_2_variants/*/*'), path(samples_2, stageAs: 'panel_2_samples/*/*')

@@ -1,5 +1,13 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process LD_REFERENCE {
     label 'small'
+    cpus { cpusOf('ld_reference') }
+    memory { memoryOf('ld_reference', [ld: bytesOf(chunks)], task.attempt) }
+    time { timeOf('ld_reference', [ld: bytesOf(chunks)], task.attempt) }
 
     input:
     path chunks, stageAs: 'chunks/*'

@@ -1,5 +1,13 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process MAKE_LDRS {
     label 'medium'
+    cpus { cpusOf('make_ldrs') }
+    memory { memoryOf('make_ldrs', [scores: bytesOf(scores), bases: bytesOf(bases)], task.attempt) }
+    time { timeOf('make_ldrs', [scores: bytesOf(scores), bases: bytesOf(bases)], task.attempt) }
 
     input:
     path scores, stageAs: 'scores/*'

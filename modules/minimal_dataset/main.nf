@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process MINIMAL_DATASET {
     tag "${study}"
     label 'medium'
+    cpus { cpusOf('minimal_dataset') }
+    memory { memoryOf('minimal_dataset', [chunks: bytesOf(chunks), bases: bytesOf(bases)], task.attempt) }
+    time { timeOf('minimal_dataset', [chunks: bytesOf(chunks), bases: bytesOf(bases)], task.attempt) }
 
     input:
     path chunks, stageAs: 'chunks/*'

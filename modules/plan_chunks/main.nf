@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process PLAN_CHUNKS {
     tag "file ${files[0]} and ${files.size() - 1} more"
     label 'small'
+    cpus { cpusOf('plan_chunks') }
+    memory { memoryOf('plan_chunks', [variant_list: bytesOf(variants), samples: bytesOf(samples)], task.attempt) }
+    time { timeOf('plan_chunks', [variant_list: bytesOf(variants), samples: bytesOf(samples)], task.attempt) }
 
     input:
     tuple val(files), val(chromosomes), path(genotypes, stageAs: 'genotypes/*/*'), path(variants, stageAs: 'variants/*/*'), path(samples, stageAs: 'samples/*/*')
@@ -12,11 +20,12 @@ process PLAN_CHUNKS {
     path "plan_chunks.${files[0]}.json", emit: summary
 
     script:
+    def genotypes_option = genotypes ? "--genotypes ${genotypes}" : ''
+    def samples_option = samples ? "--samples ${samples}" : ''
     """
     rvga_plan_chunks.py \\
-        --genotypes ${genotypes} \\
+        ${genotypes_option} ${samples_option} \\
         --variants ${variants} \\
-        --samples ${samples} \\
         --chromosome ${chromosomes.join(' ')} \\
         --file ${files.join(' ')} \\
         --chunk-variants ${chunk_variants} \\

@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process PROJECT_IMAGES {
     tag "batch ${batch}"
     label 'medium'
+    cpus { cpusOf('project_images') }
+    memory { memoryOf('project_images', [batch: bytesOf(images), bases: bytesOf(bases)], task.attempt) }
+    time { timeOf('project_images', [batch: bytesOf(images), bases: bytesOf(bases)], task.attempt) }
 
     input:
     tuple val(batch), path(images, stageAs: 'images/*')

@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process READ_IMAGES {
     tag "batch ${batch}"
     label 'small'
+    cpus { cpusOf('read_images') }
+    memory { memoryOf('read_images', [image: bytesOf([images].flatten().take(1))], task.attempt) }
+    time { timeOf('read_images', [image: bytesOf([images].flatten().take(1))], task.attempt) }
 
     input:
     tuple val(batch), val(share), path(subjects, stageAs: 'ids/???/*'), path(images, stageAs: 'images/?????/*')

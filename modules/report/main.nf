@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process REPORT {
     tag "${study}"
     label 'small'
+    cpus { cpusOf('report') }
+    memory { memoryOf('report', [bases: bytesOf(bases), tables: bytesOf(loci) + bytesOf(heritability) + bytesOf(cross_trait)], task.attempt) }
+    time { timeOf('report', [bases: bytesOf(bases), tables: bytesOf(loci) + bytesOf(heritability) + bytesOf(cross_trait)], task.attempt) }
 
     input:
     path summaries, stageAs: 'summaries/*'
@@ -31,7 +39,7 @@ process REPORT {
         ? '--tail loci/tail.h5 --variants loci/variants.tsv.gz --voxels loci/voxels.tsv --loci loci/loci.tsv --lead-variants loci/lead_variants.tsv'
         : ''
     def heritability_options = heritability
-        ? '--heritability heritability/heritability.tsv --regions heritability/regions.tsv --genetic-correlation heritability/genetic_correlation.tsv --genetic-covariance heritability/genetic_covariance.h5'
+        ? '--heritability heritability/heritability.tsv --regions heritability/regions.tsv --intercepts heritability/intercepts.tsv --genetic-correlation heritability/genetic_correlation.tsv --genetic-covariance heritability/genetic_covariance.h5'
         : ''
     def cross_trait_option = cross_trait ? "--cross-trait ${cross_trait}" : ''
     def cross_trait_regions_option = cross_trait_regions ? "--cross-trait-regions ${cross_trait_regions}" : ''

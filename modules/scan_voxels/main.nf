@@ -1,6 +1,14 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process SCAN_VOXELS {
     tag "part ${part} of ${parts}"
     label 'medium'
+    cpus { cpusOf('scan_voxels') }
+    memory { memoryOf('scan_voxels', [dataset: bytesOf(dataset)], task.attempt) }
+    time { timeOf('scan_voxels', [dataset: bytesOf(dataset)], task.attempt) }
 
     input:
     val part

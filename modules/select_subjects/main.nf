@@ -1,5 +1,13 @@
+include { bytesOf } from '../../subworkflows/resources/main'
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process SELECT_SUBJECTS {
     label 'small'
+    cpus { cpusOf('select_subjects') }
+    memory { memoryOf('select_subjects', [images: bytesOf(images), covariates: bytesOf(covariates), samples: bytesOf(samples)], task.attempt) }
+    time { timeOf('select_subjects', [images: bytesOf(images), covariates: bytesOf(covariates), samples: bytesOf(samples)], task.attempt) }
 
     input:
     path images, stageAs: 'images/*'

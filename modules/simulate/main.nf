@@ -1,6 +1,13 @@
+include { cpusOf } from '../../subworkflows/resources/main'
+include { memoryOf } from '../../subworkflows/resources/main'
+include { timeOf } from '../../subworkflows/resources/main'
+
 process SIMULATE {
     tag "${preset}"
     label 'medium'
+    cpus { cpusOf('simulate') }
+    memory { memoryOf('simulate', [:], task.attempt) }
+    time { timeOf('simulate', [:], task.attempt) }
 
     input:
     val preset

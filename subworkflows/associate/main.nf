@@ -29,6 +29,7 @@ workflow ASSOCIATE {
         bases,
         options.covariate_columns,
         options.categorical_columns,
+        options.sex_column,
         study.map { files -> files.loco_predictions ? files.loco_predictions[0] : '' },
         analysedChromosomes(sets, options),
         options.n_subjects,
@@ -54,8 +55,8 @@ workflow ASSOCIATE {
     else {
         // Planning is quick: several files share a task.
         PLAN_CHUNKS(
-            sets.flatMap { rows -> rows.collate(8).collect { batch -> batch.transpose() } },
-            options.chunk_variants,
+            sets.flatMap { rows -> rows.collate(8).collect { batch -> planned(batch.transpose(), options) } },
+            options.split_genotypes ? options.chunk_variants : wholeFile(),
             codeDigest('plan_chunks')
         )
         chunks = PLAN_CHUNKS.out.chunks
@@ -99,6 +100,17 @@ workflow ASSOCIATE {
     emit:
     dataset // value: <study>.rvga.h5
     summaries // json
+}
+
+// [files, chromosomes, [main], [variants], [samples]] of several sets. A task a genotype file needs
+// its list of variants only: the file itself is then brought to one task.
+def planned(columns, options) {
+    return options.split_genotypes ? columns : [columns[0], columns[1], [], columns[3], []]
+}
+
+// More variants than any file has.
+def wholeFile() {
+    return 2147483647
 }
 
 // The chromosomes of the genotype sheet, separated by commas; empty where a file holds several.

@@ -26,29 +26,110 @@ def completionMessage(options, summaries, truth, duration) {
     def counts = contents.countBy { content -> content.stage }
     def warnings = contents.collectMany { content -> content.warnings.collect { warning -> "Warning (${content.stage}): ${warning}" } }.unique()
     def tables = truth.findAll { table -> table.name == 'truth_comparison.tsv' && table.size() > 0 }.collect { table -> alignedTable(table) }
+    def tasks = traceRows(options)
     def lines = [
-        warnings.join('\n'),
+        alignedRows(stageRows(tasks)),
         tables.join('\n'),
-        "Done in ${duration}: ${summaries.size()} tasks in ${counts.size()} stages, ${warnings.size()} warnings.",
+        foundLines(contents).join('\n'),
+        warnings.join('\n'),
+        "Done in ${duration}: ${summaries.size()} tasks in ${counts.size()} stages, ${warnings.size()} warnings, at most ${largest(tasks, 'peak_rss')} of memory in a task.",
         "Report: ${file(options.outdir).toUriString()}/report.html"
     ]
     return lines.findAll { line -> line }.join('\n')
 }
 
+// The rows of the engine's trace, as maps; none where it wrote none.
+def traceRows(options) {
+    def trace = file("${options.outdir}/pipeline_info/trace.tsv", glob: false)
+    if (!trace.exists()) {
+        return []
+    }
+    def rows = trace.readLines().collect { line -> line.split('\t', -1).toList() }
+    return rows.drop(1).collect { row -> [rows[0], row].transpose().collectEntries { name, cell -> [name, cell] } }
+}
+
+// One line a stage, in the order in which they began: tasks, time and memory.
+def stageRows(tasks) {
+    def header = ['stage', 'tasks', 'from cache', 'tried again', 'time of all', 'longest', 'most memory']
+    def stages = tasks.groupBy { row -> row.name.tokenize(' ')[0].tokenize(':').last() }
+    return [header] + stages.collect { stage, rows ->
+        def done = rows.findAll { row -> row.status in ['COMPLETED', 'CACHED'] }
+        def times = done.collect { row -> milliseconds(row.realtime) }
+        [
+            stage.toLowerCase(),
+            "${done.size()}",
+            "${rows.count { row -> row.status == 'CACHED' }}",
+            "${rows.size() - done.size()}",
+            nextflow.util.Duration.of(times.sum() ?: 0).toString(),
+            nextflow.util.Duration.of(times.max() ?: 0).toString(),
+            largest(done, 'peak_rss')
+        ]
+    }
+}
+
+def milliseconds(text) {
+    return text && text != '-' ? nextflow.util.Duration.of(text).toMillis() : 0L
+}
+
+def largest(rows, column) {
+    def sizes = rows.collect { row -> row[column] }.findAll { text -> text && text != '-' && text != '0' }.collect { text -> nextflow.util.MemoryUnit.of(text) }
+    return sizes ? sizes.max().toString() : '-'
+}
+
+// What was found, in a sentence for each part that has run.
+def foundLines(contents) {
+    def numbers = contents.collectEntries { content -> [content.stage, content.numbers] }
+    def dataset = numbers.minimal_dataset
+    def loci = numbers.find_loci
+    def heritability = numbers.heritability
+    def traits = contents.findAll { content -> content.stage == 'cross_trait' }.collect { content -> content.numbers }
+    def lines = [
+        dataset ? "${dataset.n} people, ${dataset.m} variants, ${dataset.n_voxels} voxels, ${dataset.r} components" : '',
+        loci ? "${loci.n_loci} loci (${loci.n_novel_loci == null ? 'novelty not known' : "${loci.n_novel_loci} novel"}), ${loci.n_significant_variants} variants and ${loci.n_significant_voxels} voxels beyond z ${rounded(loci.critical_z)}" : '',
+        heritability ? "heritability ${rounded(heritability.mean_heritability_raw)} on average over ${heritability.n_voxels} voxels, ${heritability.n_significant_voxels_fdr_5_percent} of them significant (FDR 5 %)" : ''
+    ] + traits.collect { trait_ -> "genetic correlation with ${trait_.trait}: ${trait_.n_significant_voxels_fdr_5_percent} voxels significant (FDR 5 %)" }
+    return lines.findAll { line -> line }.collect { line -> "Found: ${line}" }
+}
+
+def rounded(number) {
+    return number == null ? 'NA' : String.format(java.util.Locale.ROOT, '%.2f', number as double)
+}
+
 // A tab-separated table with its columns aligned.
 def alignedTable(table) {
-    def rows = table.readLines().collect { line -> line.split('\t', -1).toList() }
+    return alignedRows(table.readLines().collect { line -> line.split('\t', -1).toList() })
+}
+
+def alignedRows(rows) {
     def widths = rows.transpose().collect { cells -> cells.collect { cell -> cell.size() }.max() }
     return rows.collect { row -> [row, widths].transpose().collect { cell, width -> cell.padRight(width) }.join('  ').trim() }.join('\n')
 }
 
-// The task that failed and the line in which it says what is wrong, out of the engine's long
-// report; empty where it says nothing.
+// The task that failed, what is wrong and what to do, out of the engine's long report: the
+// program's own sentence, else what its exit status tells; empty where no task failed.
 def failureMessage(error_report) {
     def lines = (error_report ?: '').readLines().collect { line -> line.trim() }
     def said = lines.findAll { line -> line.startsWith('ERROR: ') }
     def task = (error_report ?: '').find("process > '(?:\\w+:)*([^']+)'") { _match, name -> name }
-    return said ? "${task}: ${said.last().replaceFirst('ERROR: ', '')}" : ''
+    if (said) {
+        return "${task}: ${said.last().replaceFirst('ERROR: ', '')}"
+    }
+    def status = (error_report ?: '').find('terminated with an error exit status \\((\\d+)\\)') { _match, number -> number }
+    def place = lines.findIndexOf { line -> line == 'Work dir:' }
+    def folder = place >= 0 && place + 1 < lines.size() ? lines[place + 1] : 'its work folder'
+    return task && status ? "${task}: ${statusMeaning(status.toInteger())}; its output is in ${folder}/.command.log" : ''
+}
+
+// What an exit status without a sentence means, and what to do.
+def statusMeaning(status) {
+    def meanings = [
+        1: 'a fault of the program, not of your input (please report it)',
+        127: 'a program was not found: give a container profile or conda, or .venv/bin on PATH',
+        137: 'killed or out of memory in every attempt: give it more by process.withName in a file for -c, then -resume',
+        140: 'stopped at its time limit in every attempt: give it more by process.withName in a file for -c, then -resume',
+        143: 'stopped from outside (time limit, or by hand) in every attempt: give it more time by process.withName in a file for -c, then -resume'
+    ]
+    return meanings[status] ?: "ended with status ${status}; when its cause is mended, -resume goes on from there"
 }
 
 // The engine ends every failed run with status 1. Where a task refused its input, the run ends

@@ -26,7 +26,7 @@ workflow ESTIMATE_HERITABILITY {
         codeDigest('heritability')
     )
     heritability = HERITABILITY.out.heritability
-        .mix(HERITABILITY.out.regions, HERITABILITY.out.correlation, HERITABILITY.out.covariance)
+        .mix(HERITABILITY.out.regions, HERITABILITY.out.intercepts, HERITABILITY.out.correlation, HERITABILITY.out.covariance)
         .collect(sort: { table -> table.name })
     summaries = HERITABILITY.out.summary
     trait_tables = channel.value([])
@@ -48,7 +48,7 @@ workflow ESTIMATE_HERITABILITY {
     }
 
     emit:
-    heritability // value: [heritability.tsv, regions.tsv, genetic_correlation.tsv, genetic_covariance.h5] by name
+    heritability // value: [heritability.tsv, regions.tsv, intercepts.tsv, genetic_correlation.tsv, genetic_covariance.h5] by name
     trait_tables // value: [<trait>.tsv]
     trait_regions // value: cross_trait_regions.tsv, or an empty list
     summaries // json

@@ -1,20 +1,19 @@
 // Method 5b: linkage disequilibrium of two panels, block by block.
 
-include { LD_BLOCKS         } from '../../modules/ld_blocks/main'
-include { LD_REFERENCE      } from '../../modules/ld_reference/main'
-include { PREPARE_GENOTYPES } from '../genotypes/main'
-include { codeDigest        } from '../parameters/main'
-include { ldPanels          } from '../parameters/main'
+include { LD_BLOCKS    } from '../../modules/ld_blocks/main'
+include { LD_REFERENCE } from '../../modules/ld_reference/main'
+include { codeDigest   } from '../parameters/main'
+include { ldPanels     } from '../parameters/main'
 
 workflow BUILD_LD_REFERENCE {
     take:
+    sets // value: list of both panels' genotype sets, [file, chromosome, main, variants, samples]
     study // value: map of the study's files
     options // map of every parameter
 
     main:
-    PREPARE_GENOTYPES(study.flatMap { files -> files.ld_panels }, options.genome_build, false)
     LD_BLOCKS(
-        PREPARE_GENOTYPES.out.sets.flatMap { rows -> ldPanels(rows) },
+        sets.flatMap { rows -> ldPanels(rows) },
         study.map { files -> files.ld_blocks },
         options.ld_share,
         options.seed,
@@ -25,7 +24,7 @@ workflow BUILD_LD_REFERENCE {
         codeDigest('ld_reference')
     )
     reference = LD_REFERENCE.out.reference
-    summaries = PREPARE_GENOTYPES.out.summaries.mix(LD_BLOCKS.out.summary, LD_REFERENCE.out.summary)
+    summaries = LD_BLOCKS.out.summary.mix(LD_REFERENCE.out.summary)
 
     emit:
     reference // value: panel.ld.h5

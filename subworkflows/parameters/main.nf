@@ -150,8 +150,8 @@ def conflictingInputs(options) {
     if (options.ld_reference && (options.ld_panel_1 || options.ld_panel_2)) {
         return '--ld_reference is built already; leave out --ld_panel_1 and --ld_panel_2 (or --ld_reference)'
     }
-    if (!options.ld_panel_1 != !options.ld_panel_2) {
-        return "an LD reference needs two panels: give ${options.ld_panel_1 ? '--ld_panel_2' : '--ld_panel_1'} too"
+    if (options.ld_panel_2 && !options.ld_panel_1) {
+        return '--ld_panel_2 is the second LD panel: give --ld_panel_1 too (one panel alone is --ld_panel_1)'
     }
     return ''
 }
@@ -193,7 +193,7 @@ def parameterHelp(name, property) {
 
 // The parameters that have a bearing on the results, as one line of JSON for the report.
 def parametersJson(options) {
-    def technical = ['outdir', 'publish_dir_mode', 'container', 'help', 'version']
+    def technical = ['outdir', 'publish_dir_mode', 'container', 'queue', 'aws_region', 'aws_work_dir', 'spot_attempts', 'help', 'version']
     def kept = options.findAll { name, value -> !(name in technical) && value != '' }
     return groovy.json.JsonOutput.toJson(kept.sort())
 }
@@ -233,7 +233,7 @@ def unreachedMessages(steps) {
         messages += ['association of --genotypes, which --component_sumstats takes the place of (they serve LD between lead variants)']
     }
     if (steps.reconstruct && !steps.heritability) {
-        messages += ['heritability and genetic correlation: give --ld_panel_1 and --ld_panel_2, or --ld_reference']
+        messages += ['heritability and genetic correlation: give --ld_panel_1 (and --ld_panel_2), or --ld_reference']
     }
     if (steps.heritability && !steps.cross_trait) {
         messages += ['genetic correlation with other traits: give --traits']
@@ -416,7 +416,7 @@ def subjectBatches(options, rows) {
     }
 }
 
-// An image's files: a header (.hdr) and its values (.img) go together.
+// An image's files: a header (.hdr), its values (.img) and, of SPM, its affine (.mat) go together.
 def imageFiles(row) {
     def found = row.image.name =~ /(?i)^(.*)\.(hdr|img)(\.gz)?$/
     if (!found.matches()) {
@@ -429,7 +429,8 @@ def imageFiles(row) {
     if (!pair.every()) {
         inputError("${row.where}: ${row.image.name}: an Analyze image is two files, ${stem}.hdr and ${stem}.img, and one is not there")
     }
-    return pair
+    def matrix = row.image.resolveSibling("${stem}.mat".toString())
+    return matrix.exists() ? pair + [matrix] : pair
 }
 
 // Batches of files of many subjects: the first file of each part together, then the second. A file is divided by its
@@ -574,9 +575,9 @@ def besideSheet(row, name) {
     return !isRemote(name) && (name.startsWith('/') ? file(name, glob: false) : row.folder.resolve(name)).exists()
 }
 
-// The rows of both LD panels, which have a chromosome in common.
+// The rows of the LD panels; if there are two, they have a chromosome in common.
 def panelSheets(options) {
-    def rows = ['ld_panel_1', 'ld_panel_2'].collectMany { name -> genotypeSheet(name, options[name]) }
+    def rows = ['ld_panel_1', 'ld_panel_2'].findAll { name -> options[name] }.collectMany { name -> genotypeSheet(name, options[name]) }
     ldPanels(rows.collect { file, _format, chromosome, main, variants, samples -> [file, chromosome, main, variants, samples] })
     return rows
 }
@@ -596,10 +597,11 @@ def chromosomeName(row) {
 }
 
 // [chromosome, panel 1 main, variants, samples, panel 2 main, variants, samples], each a list of
-// files, for every chromosome that both panels have. A file of all chromosomes serves each.
+// files, for every chromosome that both panels have (or the only one; those of the other are then
+// empty lists). A file of all chromosomes serves each.
 def ldPanels(sets) {
     def panels = ['ld_panel_1', 'ld_panel_2'].collect { name -> sets.findAll { row -> row[0].startsWith("${name}.") } }
-    def named = panels.collect { panel -> panel.collect { row -> row[1] } as Set }
+    def named = panels.findAll { panel -> panel }.collect { panel -> panel.collect { row -> row[1] } as Set }
     def usable = named.collect { names -> 'all' in names ? null : names }.findAll { names -> names != null }
     def chromosomes = usable ? usable.inject { first, second -> first.intersect(second) } : ['all'] as Set
     if (!chromosomes) {

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import helpers
 from helpers import files_in
 from rvga import formats
 from rvga.dataset import MinimalDataset
@@ -112,10 +113,11 @@ def with_genotypes(made):
     return ["--genotypes", *made.mains, "--subjects", made.subjects]
 
 
-def test_loci_of_a_study(run_stage, made, tmp_path):
+def test_loci_of_a_study(made, tmp_path):
     known = tmp_path / "known.tsv"
     known.write_text("chromosome\tbase_pair_location\nchr1\t1120\n2\t5\n")
     out = tmp_path / "out"
+    run_stage = helpers.run_stage_process
     done = find(run_stage, made, out, *with_genotypes(made), "--known-loci", known)
     assert done.returncode == 0, done.stderr
     table = read_table(out / "loci.tsv", "loci")

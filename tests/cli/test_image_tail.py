@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import helpers
 from helpers import files_in
 from rvga import formats, significance
 from small_study import hard_calls, make_study, run_dataset, subject_names, write_pgen
@@ -23,7 +24,7 @@ def dataset(tmp_path_factory):
 
 def test_tail_of_a_dataset(run_stage, dataset, tmp_path):
     out, summary = tmp_path / "tail.h5", tmp_path / "s.json"
-    done = run_stage(
+    done = helpers.run_stage_process(
         "image_tail", "--dataset", dataset, "--out", out, "--draws", 2000, "--summary", summary
     )
     assert done.returncode == 0, done.stderr

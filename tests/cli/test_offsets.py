@@ -43,8 +43,9 @@ def blocks(study):
         scores = made.scores[(position - 1000) // 100 + second * (len(made.scores) // 2)]
         for first, stop, b in reference.blocks():
             seen = h.project_block(
-                b.M, b.R_a, b.R_b, b.T, scores[first:stop], reference.n_a, reference.n_b
-            )
+                b.M, b.R_a, b.R_b, b.T, scores[first:stop], reference.n_a, reference.n_b,
+                b.t_1_ratio, made.n,
+            )  # fmt: skip
             found.append((int(second[first]), h.moments_of(seen), seen, b.share))
         return found, float(reference.m), reference.factors()
 
@@ -65,7 +66,7 @@ def mean_h2(study, Gamma):
 def test_noise_of_each_chromosome_is_taken_off(study, blocks):
     made = study[0]
     parts, m, factors = blocks
-    kappa = made.A / made.n**2
+    kappa = made.A / (made.n * (made.n - 1))
     total = sum(part.quadratic for _, part, *_ in parts)
     t_2 = sum(part.t_2 for _, part, *_ in parts)
     noise = sum(part.t_1 * kappa[c] for c, part, *_ in parts)
@@ -91,7 +92,7 @@ def test_noise_of_each_chromosome_is_taken_off(study, blocks):
 def test_errors_are_relative_to_the_variance_without_offsets(study, blocks):
     parts, _, _ = blocks
     made, x = study[0], estimate(study)[0].moments
-    kappa = made.A / made.n**2
+    kappa = made.A / (made.n * (made.n - 1))
     t_1 = sum(part.t_1 for _, part, *_ in parts)
     mean = sum(part.t_1 * kappa[c] for c, part, *_ in parts) / t_1
     k = np.diag(mean) / np.diag(made.Sigma)
@@ -107,9 +108,9 @@ def test_errors_are_relative_to_the_variance_without_offsets(study, blocks):
 def test_bands_take_off_the_noise_of_each_block(study, blocks, fixed):
     made = study[0]
     parts, m, _ = blocks
-    kappa = made.A / made.n**2
+    kappa = made.A / (made.n * (made.n - 1))
     found, sums = estimate(study, method="bands", fixed_intercept=fixed)
-    sample = bands.Sample(made.n, float(np.trace(made.Sigma)), fixed)
+    sample = bands.Sample(made.n - 1, float(np.trace(made.Sigma)), fixed)
     h2 = bands.mean_heritability(sums.equations, 0, sample, m)
     v = bands.inverse_variances(sums.equations, [sample], [h2], m)[:, 0]
     coefficient = bands.coefficients(sums.equations, v, m, fixed)

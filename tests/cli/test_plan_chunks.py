@@ -45,6 +45,19 @@ def test_chunks_cover_each_variant_once_and_no_two_chromosomes(run_stage, main, 
     }  # fmt: skip
 
 
+def test_lists_of_variants_alone_make_the_same_chunks(main, tmp_path):
+    given = ("--chunk-variants", 10, "--variants", main.with_suffix(".pvar"))
+    whole, alone = tmp_path / "whole.tsv", tmp_path / "alone.tsv"
+    assert run_here(plan_chunks, *given, "--genotypes", main, "--out", whole).returncode == 0
+    main.unlink()
+    assert run_here(plan_chunks, *given, "--out", alone).returncode == 0
+    assert alone.read_bytes() == whole.read_bytes()
+    done = run_here(plan_chunks, "--out", tmp_path / "none.tsv")
+    assert done.returncode == 2
+    assert "no file to plan" in done.stderr
+    assert not (tmp_path / "none.tsv").exists()
+
+
 def test_one_chromosome_of_a_file(main, tmp_path):
     out = tmp_path / "chunks.tsv"
     done = run_here(plan_chunks, "--genotypes", main, "--chromosome", "chrX", "--out", out)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 from pathlib import Path
@@ -12,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import rvga_report
-from helpers import StageResult, files_in, run_stage
-from rvga import cli, formats, significance, tables
+from helpers import StageResult, files_in, run_stage_here, run_stage_process
+from rvga import formats, significance, tables
 from rvga.chromosomes import RANK
 from rvga.dataset import MinimalDataset
 from rvga.geometry import Geometry, add_geometry
@@ -293,6 +290,13 @@ class Study:
              "reason": None}
         )  # fmt: skip
         tables.write_table(pairs, self.path("genetic_correlation.tsv"), "genetic_correlation")
+        own = [str(number + 1) for number in range(self.r)]
+        intercepts = pd.DataFrame(
+            {"component": own, "other": own, "intercept": [1.0, 1.3, 0.9, 1.1], "expected": 1.0,
+             "standard_error": 0.05, "neg_log_10_p_value": 1.0,
+             "false_discovery_rate": [0.9, 0.001, 0.04, 0.051]}
+        )  # fmt: skip
+        tables.write_table(intercepts, self.path("intercepts.tsv"), "intercepts")
         with formats.create(
             self.path("genetic_covariance.h5"),
             "genetic_covariance",
@@ -353,6 +357,8 @@ class Study:
             "fit_bases": {
                 "n_eff_standard_error": 0.07, "decomposition": "krylov",
                 "largest_relative_residual": 3.2e-7,
+                "candidates": [{"bandwidth": 6.0, "skipped": ""},
+                               {"bandwidth": 12.0, "skipped": "too many neighbours"}],
             },
             "make_ldrs": {
                 "quality_components": [1, 2, 4], "quality_correlation": [0.3, 0.5, 0.7],
@@ -362,7 +368,12 @@ class Study:
                 "m": 1000, "r": 5, "variant_bytes": 10_600, "fixed_bytes": 40_000,
                 "lambda_gc": [1.01, 1.52, 0.98, None, 1.04],
             },
-            "ld_reference": {"n_a": 250, "n_b": 250, "n_2": 500, "ld_share": 0.98},
+            "ld_reference": {
+                "n_a": 250, "n_b": 250, "n_2": 500, "ld_share": 0.98, "n_variants": 1827,
+                "n_blocks": 61, "largest_block": 77,
+                "counts": {"in_both": 1960, "kept": 1827, "rare_in_a_panel": 133,
+                           "repeated_in_panel_2": 0},
+            },
             "heritability": {
                 "n_used_variants": 118, "share_of_reference": 0.9833, "n_blocks_used": 7,
                 "n_significant_voxels_fdr_5_percent": 200, "n_voxels": self.N,
@@ -373,7 +384,7 @@ class Study:
                 "mean_intercept_neg_log_10_p_value": 4.94, "n_intercepts_not_1_fdr_5_percent": 3,
                 "heterogeneity_variance": 0.00234, "heterogeneity_variance_expected": 0.00172,
                 "heterogeneity_p_value": 3.1e-5, "heterogeneity_n_voxels": 319,
-                "n_jackknife_groups": 173,
+                "n_jackknife_groups": 173, "se_method": "jackknife",
             },
             "convert_genotypes": {
                 "file": "chr2.vcf.gz", "format": "vcf", "n_variants": 12_345, "n_samples": 610,
@@ -388,7 +399,10 @@ class Study:
                 "trait": "height", "n_trait": 5000, "n_rows": 130, "n_shared_variants": 117,
                 "n_reference_variants": 120, "heritability_trait_raw": 0.5123,
                 "standard_error_trait_raw": 0.05, "intercept_trait": 1.0234,
-                "n_intercepts_with_trait_fdr_5_percent": 2,
+                "n_intercepts_with_trait_fdr_5_percent": 2, "largest_intercept_with_trait": 0.317,
+                "format": "LDSC", "build": "study",
+                "dropped": {"matched_by_position": 117, "ambiguous_alleles": 9,
+                            "not_in_reference": 4, "repeated": 0},
             },
             "image_tail": {"effective_tests": 31.4, "critical_z_published": 4.5},
         }  # fmt: skip
@@ -399,6 +413,12 @@ class Study:
         for number in (1, 2):
             summary = {"stage": "component_gwas", "numbers": {"n": 1}, "warnings": ["slow"]}
             self.path(f"component_gwas.{number}.json").write_text(json.dumps(summary))
+            images = {
+                "n_images": 300 + number, "n_images_not_finite": number, "n_values_not_finite": 8,
+                "geometry_type": "nifti",
+            }  # fmt: skip
+            summary = {"stage": "read_images", "numbers": images, "warnings": []}
+            self.path(f"read_images.{number}.json").write_text(json.dumps(summary))
         self.path("params.json").write_text(
             json.dumps({"clump_r2": 0.1, "clump_kb": 250, "outdir": NASTY, "traits": None})
         )
@@ -410,15 +430,7 @@ class Study:
 
     def run(self, *options: object, out: str = "report.html") -> StageResult:
         """Run the stage in this process, as its own would end."""
-        words: list[str] = []
-        for option in self.arguments(*options, out=out):
-            words.extend(map(str, option) if isinstance(option, list) else [str(option)])
-        with contextlib.redirect_stderr(io.StringIO()) as errors:
-            try:
-                cli.run(rvga_report.main, words)
-            except SystemExit as end:
-                status = int(end.code or 0)
-        return StageResult(status, "", errors.getvalue())
+        return run_stage_here("report", *self.arguments(*options, out=out))
 
     @property
     def summaries(self) -> list[Path]:
@@ -434,7 +446,7 @@ class Study:
             "--bases", self.path("bases.h5"), "--dataset", self.path("study.rvga.h5"),
             *self.scan,
             "--heritability", self.path("heritability.tsv"),
-            "--regions", self.path("regions.tsv"),
+            "--regions", self.path("regions.tsv"), "--intercepts", self.path("intercepts.tsv"),
             "--genetic-correlation", self.path("genetic_correlation.tsv"),
             "--genetic-covariance", self.path("genetic_covariance.h5"),
             "--cross-trait", [self.path("height.tsv"), self.path("a $trait.tsv")],
@@ -442,6 +454,14 @@ class Study:
             "--truth", self.path("truth.h5"),
             "--out-truth", self.path("truth_comparison.tsv"),
             "--out-truth-loci", self.path("truth_loci.tsv"), "--engine-version", "24.10.0",
+        ]  # fmt: skip
+
+    @property
+    def from_minimal(self) -> list[object]:
+        """Options of a run that starts from the minimal dataset and ends with the loci."""
+        return [
+            "--parameters", self.path("params.json"), "--dataset", self.path("study.rvga.h5"),
+            *self.scan,
         ]  # fmt: skip
 
     @property
@@ -462,7 +482,7 @@ def study(tmp_path_factory) -> Study:
 @pytest.fixture(scope="module")
 def whole(study) -> StageResult:
     """The stage in its own process, with everything."""
-    done = run_stage("report", *study.arguments(*study.whole))
+    done = run_stage_process("report", *study.arguments(*study.whole))
     assert done.returncode == 0, done.stderr
     return done
 
@@ -511,6 +531,7 @@ def test_every_part_of_a_whole_run_has_its_section(page):
     assert "4,321 missing values of 37 subjects are filled" in found["flow"]
     assert "5 subjects lie far from all others" in found["flow"]
     assert "standard error is 0.07" in found["representation"]
+    assert "Dotted: 1 skipped (12 mm: too many neighbours)." in found["representation"]
     assert "largest relative residual is 3.2" in found["representation"]
     assert "50,600" in found["dataset"]
     assert "2.12 bytes a variant and component" in found["dataset"]
@@ -522,7 +543,7 @@ def test_every_part_of_a_whole_run_has_its_section(page):
     assert pictures["representation"] == 3 + 4  # maps of the components
     assert pictures["association"] == 2
     assert pictures["maps"] == 1 + 1
-    assert pictures["heritability"] == 3
+    assert pictures["heritability"] == 4
     assert pictures["correlation"] == 3
     assert pictures["cross_trait"] == 3
 
@@ -541,6 +562,7 @@ def test_the_page_says_what_was_found(study, page):
     assert "500 people" in found["methods"]
     assert "Nextflow" in found["versions"]
     assert "component_gwas: slow (2 tasks)" in found["warnings"]
+    assert "Warning: component_gwas: slow (2 tasks)" in found["glance"]
     assert "minor allele count" in found["association"]
     rows = re.findall(r"<tr><td[^>]*>(\w+)</td>", found["association"])
     assert rows == ["2", "10", "X", "all"]
@@ -555,6 +577,37 @@ def test_tests_of_the_model_stand_with_heritability(page):
     ):  # fmt: skip
         assert text in section, text
     assert re.search(r"whose intercept is not 1[^<]*</td>\s*<td[^>]*>\s*3\s*<", section)
+
+
+def test_intercepts_and_the_reference_stand_with_heritability(page):
+    section = sections_of(page)["heritability"]
+    assert "2 of 4 differ from 1 at a false-discovery rate of 5 %" in section
+    assert (
+        "500 people of the first panel and 500 of the second, 1,827 variants, of 1,960" in section
+    )
+    assert "in 61 blocks, the largest of 77. Left out: 133 rare in a panel." in section
+    assert "320 voxels and 24 of 24 regions are heritable" in section
+    assert "leaving out one group of LD blocks" in section
+
+
+def test_rows_of_traits_are_told_by_their_fate(page):
+    section = sections_of(page)["cross_trait"]
+    table = next(part for part in section.split('class="caption"') if "What became of" in part)
+    assert re.findall(r"<th[^>]*>([^<]*)</th>", table) == [
+        "trait", "format", "genome build", "rows read", "left out: ambiguous alleles",
+        "left out: not in reference", "matched by position",
+    ]  # fmt: skip
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", table) == [
+        "height", "LDSC", "study", "130", "9", "4", "117",
+    ]  # fmt: skip
+    assert "0.317" in section
+
+
+def test_batches_of_images_are_added_up(page):
+    found = sections_of(page)
+    text = "603 images of the type nifti were read in 2 batches; 3 of them lack 16 values in all."
+    assert text in found["flow"]
+    assert "301 to 302; together 603" in found["stages"]
 
 
 def test_traits_by_regions_are_a_picture_with_marks(study, page):
@@ -632,23 +685,26 @@ def test_a_run_of_the_representation_only_says_what_was_not_run(study):
     assert "Reconstruction quality is not shown" in found["representation"]
 
 
-def test_a_run_from_the_minimal_dataset_shows_what_it_can(study):
-    done = study.run(
-        "--parameters", study.path("params.json"), "--dataset", study.path("study.rvga.h5"),
-        *study.scan, out="minimal.html",
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def minimal(study) -> str:
+    """The page of a run that starts from the minimal dataset."""
+    done = study.run(*study.from_minimal, out="minimal.html")
     assert done.returncode == 0, done.stderr
-    found = sections_of(study.path("minimal.html").read_text())
+    return study.path("minimal.html").read_text()
+
+
+def test_a_run_from_the_minimal_dataset_shows_what_it_can(minimal):
+    found = sections_of(minimal)
     assert found["association"].count("<img ") == 2
     assert found["maps"].count("<img ") == 2
     assert "Not run" in found["flow"]
 
 
-def test_thousands_of_variants_do_not_make_the_page_larger(study, tmp_path, page):
+def test_thousands_of_variants_do_not_make_the_page_larger(minimal, tmp_path):
     large = Study(tmp_path, variant_scale=30)
-    done = large.run(*large.whole)
+    done = large.run(*large.from_minimal)
     assert done.returncode == 0, done.stderr
-    assert large.path("report.html").stat().st_size < len(page.encode()) + 400_000
+    assert large.path("report.html").stat().st_size < len(minimal.encode()) + 400_000
 
 
 def test_a_study_without_findings_has_a_page(study, tmp_path):
@@ -658,7 +714,7 @@ def test_a_study_without_findings_has_a_page(study, tmp_path):
     tables.write_table(voxels.assign(n_significant_variants=0), tmp_path / "voxels.tsv", "voxels")
     options = [
         tmp_path / option.name if getattr(option, "name", "") in files_in(tmp_path) else option
-        for option in study.whole
+        for option in study.from_minimal
     ]
     done = study.run(*options, out="nothing.html")
     assert done.returncode == 0, done.stderr

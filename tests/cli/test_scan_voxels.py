@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import helpers
 from helpers import files_in
 from rvga import formats, significance
 from rvga.dataset import MinimalDataset
@@ -60,8 +61,9 @@ def scan(run_stage, folder, dataset, tail, *options):
     return done, out, voxels
 
 
-def test_scan_agrees_with_the_dataset(run_stage, made, tmp_path):
+def test_scan_agrees_with_the_dataset(made, tmp_path):
     dataset, path, _ = made
+    run_stage = helpers.run_stage_process
     done, out, voxel_path = scan(run_stage, tmp_path / "all", dataset, path)
     assert done.returncode == 0, done.stderr
     hits, voxels = read_table(out, "variants"), read_table(voxel_path, "voxels")

@@ -49,8 +49,8 @@ def test_simulate__bad_options(run_stage, tmp_path, options, message):
     assert helpers.files_in(tmp_path) == set()
 
 
-def test_simulate__out_is_required(run_stage):
-    result = run_stage("simulate", "--preset", "small")
+def test_simulate__out_is_required():
+    result = helpers.run_stage_process("simulate", "--preset", "small")
     assert result.returncode == 2
     assert "--out" in result.stderr
 
@@ -102,9 +102,9 @@ def test_simulate__without_null_chromosomes(run_stage, tmp_path):
     assert "Every chromosome has causal variants." in (out / "README.txt").read_text()
 
 
-def test_simulate__parameters_name_existing_files(run_stage, tmp_path):
+def test_simulate__parameters_name_existing_files(tmp_path):
     out = tmp_path / "study"
-    assert run_stage("simulate", *TINY, "--out", out).returncode == 0
+    assert helpers.run_stage_process("simulate", *TINY, "--out", out).returncode == 0
     lines = (out / "study.yml").read_text().splitlines()
     values = dict(line.replace('"', "").split(": ", 1) for line in lines)
     files = [value for value in values.values() if value.startswith(os.sep)]

@@ -2,100 +2,89 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-PIPELINE = (
-    "main.nf",
-    "nextflow.config",
-    "nextflow_schema.json",
-    "workflows",
-    "subworkflows",
-    "modules",
-    "conf",
-    "assets",
-    "bin",
-)
+from engine import Run, copy_pipeline, find_engine, once, runner
+from helpers import run_stage
 
-
-class Run(NamedTuple):
-    """How a run ended: exit status, everything it printed, and the folder it ran in."""
-
-    returncode: int
-    text: str
-    folder: Path
-
-    def tasks(self, outdir: str = "results/test") -> dict[str, set[str]]:
-        """Return the tasks' names by status (``COMPLETED``, ``CACHED`` …) from the trace."""
-        found: dict[str, set[str]] = {}
-        with (self.folder / outdir / "pipeline_info/trace.tsv").open() as lines:
-            for row in csv.DictReader(lines, delimiter="\t"):
-                name = row["name"].split(":")[-1]
-                found.setdefault(row["status"], set()).add(name)
-        return found
-
-    def processes(self, status: str, outdir: str = "results/test") -> set[str]:
-        """Return the names of processes that have a task of this status."""
-        return {name.split(" ")[0] for name in self.tasks(outdir).get(status, ())}
+# What leads to the dataset; LD panels and traits only follow it.
+STUDY_INPUTS = ("images", "mask", "genotypes", "covariates", "categorical_columns", "genome_build")
 
 
 @pytest.fixture(scope="session")
 def engine() -> str:
-    """Return the Nextflow executable: from PATH, else the one that the Makefile fetched."""
-    if shutil.which("java") is None:
-        pytest.skip("Java is not installed")
-    own = REPOSITORY / ".engine/bin/nextflow"
-    found = shutil.which("nextflow") or (str(own) if own.is_file() else None)
-    if found is None:
-        pytest.skip("Nextflow is neither on PATH nor in .engine (make setup fetches it)")
-    return found
+    """Return the Nextflow executable."""
+    return find_engine()
 
 
 @pytest.fixture(scope="session")
 def nextflow(engine: str) -> Callable[..., Run]:
     """Return a function that runs ``nextflow run <pipeline> <arguments>`` in a folder."""
-
-    def run(folder: Path, *arguments: object, pipeline: Path = REPOSITORY / "main.nf") -> Run:
-        environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "NXF_OFFLINE": "true",
-            "NXF_ANSI_LOG": "false",
-            "NXF_HOME": os.environ.get("NXF_HOME", str(folder / ".home")),
-        }
-        done = subprocess.run(
-            [engine, "run", str(pipeline), *map(str, arguments)],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout, folder)
-
-    return run
+    return runner(engine)
 
 
 @pytest.fixture(scope="session")
 def pipeline_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the pipeline whose code a test may change."""
-    copy = tmp_path_factory.mktemp("pipeline")
-    for name in PIPELINE:
-        source = REPOSITORY / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__", "tests")
-            shutil.copytree(source, copy / name, ignore=ignored)
-        else:
-            shutil.copy2(source, copy / name)
-    return copy
+    return copy_pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+@pytest.fixture(scope="session")
+def chain_run(tmp_path_factory: pytest.TempPathFactory, nextflow) -> Run:
+    """Return the finished run of the ``test`` profile, which simulates its study itself.
+
+    It is done by a copy of the pipeline in ``pipeline``, whose code a test may change.
+    """
+
+    def make(folder: Path) -> Run:
+        (folder / "pipeline").mkdir()
+        pipeline = copy_pipeline(folder / "pipeline") / "main.nf"
+        return kept(nextflow(folder, "-profile", "test", pipeline=pipeline), "results/test")
+
+    return once(tmp_path_factory, "chain", make)
+
+
+def kept(run: Run, outdir: str) -> Run:
+    """Copy a run's results to ``kept``, for tests that read them when others run again."""
+    if run.returncode == 0:
+        shutil.copytree(run.folder / outdir, run.folder / "kept")
+    return run
+
+
+@pytest.fixture(scope="session")
+def study_run(tmp_path_factory: pytest.TempPathFactory, nextflow) -> Run:
+    """Return the finished run on images and genotypes of a ``small`` study, in ``study``.
+
+    The first chromosome has complete calls, the second dosages, the third missing calls; there
+    are several chunks a chromosome and several batches of images. The options of
+    ``study_options`` run it again.
+    """
+
+    def make(folder: Path) -> Run:
+        made = run_stage("simulate", "--preset", "small", "--seed", 3, "--out", folder / "study")
+        assert made.returncode == 0, made.stderr
+        lines = (folder / "study/study.yml").read_text().splitlines(keepends=True)
+        inputs = [line for line in lines if line.partition(":")[0] in STUDY_INPUTS]
+        assert len(inputs) == len(STUDY_INPUTS)
+        (folder / "params.yml").write_text("".join(inputs))
+        return kept(nextflow(folder, *study_options(folder)), "results")
+
+    return once(tmp_path_factory, "study", make)
+
+
+def study_options(folder: Path, chunk_variants: int = 300) -> list[object]:
+    """Return the arguments of the run on a study."""
+    return [
+        "-params-file", folder / "params.yml", "--chunk_variants", chunk_variants,
+        "--images_per_batch", 150, "--tail_draws", 1000, "--scan_parts", 1, "--all_hits", "true",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def study_arguments(study_run) -> list[object]:
+    """Return the arguments of the finished run on the study."""
+    return study_options(study_run.folder)

@@ -13,14 +13,13 @@ import pandas as pd
 import pytest
 
 from component_tables import component_statistics, write_components
+from engine import run_several, say_to_each
 from exactness import KEY, _genotype_files, _sample
-from helpers import run_stage
 from rvga import formats
 from rvga.dataset import MinimalDataset
 
-pytestmark = pytest.mark.xdist_group("nextflow-entrances")
+pytestmark = pytest.mark.xdist_group("nextflow-study")
 
-INPUTS = ("images", "mask", "genotypes", "covariates", "categorical_columns", "genome_build")
 FILES = (
     "ldrs.tsv bases.h5 covariates.tsv g.pgen g.pvar g.psam a.txt b.txt A.tsv k.txt 1.loco 2.loco"
 )
@@ -44,80 +43,100 @@ def empty(tmp_path_factory):
     return folder
 
 
-LDRS = ("--ldrs", "ldrs.tsv", "--bases", "bases.h5", "--covariates", "covariates.tsv")
-PRODUCT = ("--residual_cross_product", "A.tsv", "--n_subjects", 100, "--n_covariates", 3)
+LDRS = {"ldrs": "ldrs.tsv", "bases": "bases.h5", "covariates": "covariates.tsv"}
+PRODUCT = {"residual_cross_product": "A.tsv", "n_subjects": 100, "n_covariates": 3}
 AFTER = {"FIT_NULL", "MINIMAL_DATASET", "IMAGE_TAIL", "SCAN_VOXELS", "FIND_LOCI", "REPORT"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "stages"),
-    [
-        (
-            (*LDRS, "--genotypes", "genotypes.csv", "--loco_predictions", "pred.list")
-            + ("--kinship", "k.txt"),
-            {"IMPORT_LDRS", "PLAN_CHUNKS", "COMPONENT_GWAS", *AFTER},
-        ),
-        (
-            (*LDRS, "--component_sumstats", "sheet.csv"),
-            {"IMPORT_LDRS", "IMPORT_SUMSTATS", *AFTER},
-        ),
-        (
-            (*PRODUCT, "--bases", "bases.h5", "--component_sumstats", "sheet.csv"),
-            {"IMPORT_SUMSTATS", *AFTER},
-        ),
-        (LDRS, {"IMPORT_LDRS", "REPORT"}),
-    ],
-    ids=["ldrs and genotypes", "ldrs and statistics", "cross-product and statistics", "ldrs alone"],
-)
-def test_what_an_entrance_reaches(empty, nextflow, arguments, stages):
-    run = nextflow(empty, "-stub-run", *arguments, "--scan_parts", 1, "--outdir", "out")
-    assert run.returncode == 0, run.text
-    assert run.processes("COMPLETED", "out") == stages
+ENTRANCES = {
+    "ldrs and genotypes": (
+        {**LDRS, "genotypes": "genotypes.csv", "loco_predictions": "pred.list", "kinship": "k.txt"},
+        {"IMPORT_LDRS", "PLAN_CHUNKS", "COMPONENT_GWAS", *AFTER},
+    ),
+    "ldrs and statistics": (
+        {**LDRS, "component_sumstats": "sheet.csv"},
+        {"IMPORT_LDRS", "IMPORT_SUMSTATS", *AFTER},
+    ),
+    "cross-product and statistics": (
+        {**PRODUCT, "bases": "bases.h5", "component_sumstats": "sheet.csv"},
+        {"IMPORT_SUMSTATS", *AFTER},
+    ),
+    "ldrs alone": (LDRS, {"IMPORT_LDRS", "REPORT"}),
+}
+
+
+@pytest.fixture(scope="module")
+def entered(empty, nextflow, pipeline_copy):
+    """Return what each entrance reaches, from one start of the engine."""
+    cases = [{**given, "scan_parts": 1} for given, _ in ENTRANCES.values()]
+    return dict(zip(ENTRANCES, run_several(nextflow, pipeline_copy, empty, cases), strict=True))
+
+
+@pytest.mark.parametrize("entrance", list(ENTRANCES))
+def test_what_an_entrance_reaches(entered, entrance):
+    stages, case = ENTRANCES[entrance][1], entered[entrance]
+    assert case.processes() == stages
     if "IMPORT_SUMSTATS" in stages:
-        tasks = run.tasks("out")["COMPLETED"]
-        assert {"IMPORT_SUMSTATS (00001)", "IMPORT_SUMSTATS (00002)"} <= tasks
-    if "MINIMAL_DATASET" not in stages:
-        assert "Not run: association and all after it: give --genotypes" in run.text
+        groups = [h["group"] for (name, _), h in case.hashes.items() if name == "IMPORT_SUMSTATS"]
+        assert sorted(groups) == ["00001", "00002"]
+    said = "association and all after it: give --genotypes" in " ".join(case.not_run)
+    assert said == ("MINIMAL_DATASET" not in stages)
 
 
 MISTAKES = {
-    "ldrs alone": (("--ldrs", "ldrs.tsv"), "--ldrs needs --bases and --covariates too"),
+    "ldrs alone": ({"ldrs": "ldrs.tsv"}, "--ldrs needs --bases and --covariates too"),
     "statistics alone": (
-        ("--component_sumstats", "sheet.csv"),
+        {"component_sumstats": "sheet.csv"},
         "--component_sumstats needs --bases and either --ldrs and --covariates, or",
     ),
     "no number of people": (
-        (*PRODUCT[:2], "--component_sumstats", "sheet.csv", "--bases", "bases.h5"),
+        {"residual_cross_product": "A.tsv", "component_sumstats": "sheet.csv", "bases": "bases.h5"},
         "--residual_cross_product needs --n_subjects and --n_covariates too",
     ),
     "two starts": (
-        (*LDRS, *PRODUCT),
+        {**LDRS, **PRODUCT},
         "--ldrs and --residual_cross_product are different starting points",
     ),
     "predictions of nothing": (
-        (*PRODUCT, "--component_sumstats", "sheet.csv", "--bases", "bases.h5")
-        + ("--loco_predictions", "pred.list"),
+        {**PRODUCT, "component_sumstats": "sheet.csv", "bases": "bases.h5"}
+        | {"loco_predictions": "pred.list"},
         "--loco_predictions are taken off LDRs",
     ),
     "component twice": (
-        (*LDRS, "--component_sumstats", "twice.csv"),
+        {**LDRS, "component_sumstats": "twice.csv"},
         "twice.csv, line 3: component '1' stands there twice (first at twice.csv, line 2)",
     ),
     "no component": (
-        (*LDRS, "--component_sumstats", "name.csv"),
+        {**LDRS, "component_sumstats": "name.csv"},
         "name.csv, line 2: component 'LDR0' is no component",
     ),
-    "no file": ((*LDRS, "--component_sumstats", "absent.csv"), "c.txt: no such file (column path)"),
+    "no file": (
+        {**LDRS, "component_sumstats": "absent.csv"},
+        "c.txt: no such file (column path)",
+    ),
     "short list": (
-        (*LDRS, "--genotypes", "genotypes.csv", "--loco_predictions", "short.list"),
+        {**LDRS, "genotypes": "genotypes.csv", "loco_predictions": "short.list"},
         "short.list, line 2: a component and a file are due",
     ),
 }
 
 
+@pytest.fixture(scope="module")
+def refused(empty, nextflow, pipeline_copy):
+    """Return what is said to each mistake, from one start of the engine."""
+    cases = [given for given, _ in MISTAKES.values()]
+    return dict(zip(MISTAKES, say_to_each(nextflow, pipeline_copy, empty, cases), strict=True))
+
+
 @pytest.mark.parametrize("mistake", list(MISTAKES))
-def test_a_mistake_ends_the_run_before_any_task(empty, nextflow, mistake):
-    arguments, message = MISTAKES[mistake]
+def test_a_mistake_has_one_message(refused, mistake):
+    assert MISTAKES[mistake][1] in refused[mistake]
+    assert len(refused[mistake].splitlines()) == 1
+
+
+def test_a_mistake_ends_the_run_before_any_task(empty, nextflow):
+    given, message = MISTAKES["short list"]
+    arguments = [word for name, value in given.items() for word in (f"--{name}", value)]
     run = nextflow(empty, "-stub-run", *arguments, "--outdir", "mistakes")
     assert run.returncode == 2, run.text
     assert message in run.text
@@ -125,17 +144,11 @@ def test_a_mistake_ends_the_run_before_any_task(empty, nextflow, mistake):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, nextflow):
-    """Return the folder of a run on the ``small`` study's images and genotypes."""
+def finished(study_run, tmp_path_factory):
+    """Return a folder with results and study of a finished run, to launch others in."""
     folder = tmp_path_factory.mktemp("entrances")
-    made = run_stage("simulate", "--preset", "small", "--seed", 3, "--out", folder / "study")
-    assert made.returncode == 0, made.stderr
-    lines = (folder / "study/study.yml").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.partition(":")[0] in INPUTS]
-    (folder / "params.yml").write_text("".join(kept))
-    options = ("--tail_draws", 1000, "--scan_parts", 1)
-    run = nextflow(folder, "-params-file", folder / "params.yml", *options)
-    assert run.returncode == 0, run.text
+    (folder / "results").symlink_to(study_run.folder / "kept")
+    (folder / "study").symlink_to(study_run.folder / "study")
     return folder
 
 

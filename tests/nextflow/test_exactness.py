@@ -7,33 +7,16 @@ import shutil
 import pytest
 
 from exactness import compare
-from helpers import run_stage
 
-pytestmark = pytest.mark.xdist_group("nextflow-exactness")
+pytestmark = pytest.mark.xdist_group("nextflow-study")
 
 VOXELS = 20
-# What leads to the dataset; the LD panels and the trait only follow it.
-INPUTS = ("images", "mask", "genotypes", "covariates", "categorical_columns", "genome_build")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, nextflow):
-    """Return results and study of a run on the ``small`` study's images and genotypes.
-
-    Its first chromosome has complete calls, its second dosages, its third missing calls.
-    """
-    folder = tmp_path_factory.mktemp("exactness")
-    made = run_stage("simulate", "--preset", "small", "--seed", 3, "--out", folder / "study")
-    assert made.returncode == 0, made.stderr
-    lines = (folder / "study/study.yml").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.partition(":")[0] in INPUTS]
-    assert len(kept) == len(INPUTS)
-    (folder / "params.yml").write_text("".join(kept))
-    # Several chunks a chromosome and several batches of images.
-    options = ["--chunk_variants", 300, "--images_per_batch", 150, "--tail_draws", 2000]
-    run = nextflow(folder, "-params-file", folder / "params.yml", "--scan_parts", 1, *options)
-    assert run.returncode == 0, run.text
-    return folder / "results", folder / "study"
+def finished(study_run):
+    """Return results and study of the run on the ``small`` study's images and genotypes."""
+    return study_run.folder / "kept", study_run.folder / "study"
 
 
 @pytest.fixture(scope="module")

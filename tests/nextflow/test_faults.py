@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from helpers import run_stage
+from nextflow.conftest import study_options
 
-pytestmark = pytest.mark.xdist_group("nextflow-faults")
+pytestmark = pytest.mark.xdist_group("nextflow-study")
 
-# What leads to the dataset; LD panels and traits only follow it.
-INPUTS = ("images", "mask", "genotypes", "covariates", "categorical_columns", "genome_build")
 COMPARED = (
     "study.rvga.h5",
     "bases.h5",
@@ -60,27 +58,22 @@ fi
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, nextflow, pipeline_copy):
-    """Return a function that resumes the run of a small study, and the undisturbed results."""
-    folder = tmp_path_factory.mktemp("faults")
-    made = run_stage("simulate", "--preset", "small", "--seed", 4, "--out", folder / "study")
-    assert made.returncode == 0, made.stderr
-    lines = (folder / "study/study.yml").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.partition(":")[0] in INPUTS]
-    assert len(kept) == len(INPUTS)
-    (folder / "params.yml").write_text("".join(kept))
+def study(study_run, nextflow):
+    """Return the folder of a run, a function that resumes it, and its results.
+
+    It goes on from the run that tests share, with a chunk a chromosome: a file system too small
+    for a chunk has then room for what the engine puts beside it.
+    """
+    folder = study_run.folder
+    for path in folder.glob("work/*/*/gwas.*.h5"):
+        path.unlink()
 
     def run(*options):
-        return nextflow(
-            folder, "-params-file", folder / "params.yml", "--study", "study", "--scan_parts", 1,
-            "--tail_draws", 1000, "--components", 6, "--bandwidth", "none", "--all_hits", "true",
-            "--images_per_batch", 400, "-resume", *options, pipeline=pipeline_copy / "main.nf",
-        )  # fmt: skip
+        return nextflow(folder, *study_options(folder, chunk_variants=20000), "-resume", *options)
 
     first = run()
     assert first.returncode == 0, first.text
-    results = folder / "results"
-    before = {name: (results / name).read_bytes() for name in COMPARED}
+    before = {name: (folder / "results" / name).read_bytes() for name in COMPARED}
     return folder, run, before
 
 
@@ -152,8 +145,7 @@ def test_killed_in_the_middle_and_a_chunk_cut_short(study):
     done = run(*options)
     # Killed before the chunk had its name.
     assert "gwas." not in (killed / "files").read_text()
-    trace = trace_rows(folder)
-    attempts = [row for row in trace if "COMPONENT_GWAS" in row["name"]]
+    attempts = [row for row in done.trace("results") if "COMPONENT_GWAS" in row["name"]]
     assert ("137", "1", "FAILED") in [(r["exit"], r["attempt"], r["status"]) for r in attempts]
     assert [r["status"] for r in attempts if r["attempt"] == "2"] == ["COMPLETED"]
     # The chunk that was cut between the two stages.
@@ -172,10 +164,3 @@ def test_killed_in_the_middle_and_a_chunk_cut_short(study):
     cut_chunk = f"COMPONENT_GWAS ({damaged.name.removeprefix('gwas.').removesuffix('.h5')})"
     assert again - touched == {cut_chunk} - touched
     assert cut_chunk in again
-
-
-def trace_rows(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of the trace of the last run."""
-    lines = (folder / "results/pipeline_info/trace.tsv").read_text().splitlines()
-    names = lines[0].split("\t")
-    return [dict(zip(names, line.split("\t"), strict=True)) for line in lines[1:]]

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from genotype_files import needs_plink2, vcf_line, write_bgen, write_sample_file, write_vcf_lines
-from helpers import run_stage
 from rvga.genotypes import open_genotypes
 
-pytestmark = [pytest.mark.xdist_group("nextflow-genotype-formats"), needs_plink2]
+pytestmark = [pytest.mark.xdist_group("nextflow-chain"), needs_plink2]
 
 INPUTS = ("images", "mask", "covariates", "categorical_columns", "genome_build")
-OPTIONS = ["--chunk_variants", 500, "--images_per_batch", 400, "--tail_draws", 1000]
-OPTIONS += ["--scan_parts", 1]
+# Those of the ``test`` profile, and its name of the study.
+OPTIONS = ["--study", "test", "--chunk_variants", 1000, "--images_per_batch", 150]
+OPTIONS += ["--tail_draws", 2000, "--scan_parts", 2]
+OUT = "results/other"
 
 
 def read_set(path: Path) -> tuple[list[str], list[list[str]], np.ndarray]:
@@ -60,43 +61,42 @@ def write_sets(study: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, nextflow):
-    """Return the finished runs by format, and a function that runs one again."""
+def runs(tmp_path_factory, nextflow, chain_run):
+    """Return the results from PLINK files, the run on the same in other formats, and it again.
+
+    The former is the run of the ``test`` profile, which finds the study in its work folder.
+    """
     folder = tmp_path_factory.mktemp("formats")
-    study = folder / "study"
-    made = run_stage("simulate", "--preset", "small", "--seed", 1, "--out", study)
-    assert made.returncode == 0, made.stderr
+    [study] = chain_run.folder.glob("work/*/*/study/study.yml")
+    study = study.parent
     write_sets(study, folder / "other")
     lines = (study / "study.yml").read_text().splitlines(keepends=True)
     common = [line for line in lines if line.partition(":")[0] in INPUTS]
-    panel_2 = study / "ld_panel_2.csv"
+    assert len(common) == len(INPUTS)
     sheets = {
-        "plink": (study / "genotypes.csv", study / "ld_panel_1.csv"),
-        "other": (folder / "other/genotypes.tsv", folder / "other/ld_panel_1.csv"),
+        "genotypes": folder / "other/genotypes.tsv",
+        "ld_panel_1": folder / "other/ld_panel_1.csv",
+        "ld_panel_2": study / "ld_panel_2.csv",
     }
+    content = [*common, *(f'{key}: "{path}"\n' for key, path in sheets.items())]
+    (folder / "params.yml").write_text("".join(content))
 
-    def run(name, *options):
-        genotypes, panel_1 = sheets[name]
-        given = {"genotypes": genotypes, "ld_panel_1": panel_1, "ld_panel_2": panel_2}
-        content = [*common, *(f'{key}: "{path}"\n' for key, path in given.items())]
-        params = folder / f"{name}.yml"
-        params.write_text("".join(content))
-        arguments = ["-params-file", params, "--outdir", f"results/{name}", *OPTIONS]
+    def run(*options):
+        arguments = ["-params-file", folder / "params.yml", "--outdir", OUT, *OPTIONS]
         return nextflow(folder, *arguments, *options)
 
-    finished = {name: run(name) for name in sheets}
-    for done in finished.values():
-        assert done.returncode == 0, done.text
-    return finished, run
+    finished = run()
+    assert finished.returncode == 0, finished.text
+    return chain_run, finished, run
 
 
 def test_results_are_those_of_the_plink_files(runs):
-    finished, _ = runs
-    plink, other = (finished["plink"].folder / "results" / name for name in ("plink", "other"))
-    files = ["study.rvga.h5", "ld_reference/panel.ld.h5", "heritability/heritability.tsv"]
+    chain, finished, _ = runs
+    plink, other = chain.folder / "kept", finished.folder / OUT
+    files = ["test.rvga.h5", "ld_reference/panel.ld.h5", "heritability/heritability.tsv"]
     same, *different = filecmp.cmpfiles(plink, other, files, shallow=False)
     assert (same, different) == (files, [[], []])
-    with h5py.File(plink / "study.rvga.h5") as dataset:
+    with h5py.File(plink / "test.rvga.h5") as dataset:
         assert len(dataset["a"]) > 1000
     tables = ["lead_variants.tsv", "loci.tsv", "variants.tsv.gz"]
     assert len((plink / "loci/lead_variants.tsv").read_text().splitlines()) > 1
@@ -105,32 +105,29 @@ def test_results_are_those_of_the_plink_files(runs):
 
 
 def test_only_foreign_formats_are_converted(runs):
-    finished, _ = runs
-    assert "CONVERT_GENOTYPES" not in finished["plink"].processes("COMPLETED", "results/plink")
-    tasks = finished["other"].tasks("results/other")["COMPLETED"]
+    chain, finished, _ = runs
+    assert "CONVERT_GENOTYPES" not in chain.processes("COMPLETED", "kept")
+    tasks = finished.tasks(OUT)["COMPLETED"]
     assert len([task for task in tasks if task.startswith("CONVERT_GENOTYPES")]) == 3
 
 
 def test_resumed_run_does_not_convert_again(runs):
-    _, run = runs
-    again = run("other", "-resume", "--clump_kb", 300)
+    _, _, run = runs
+    again = run("-resume", "--clump_kb", 300)
     assert again.returncode == 0, again.text
-    cached = again.tasks("results/other")["CACHED"]
+    cached = again.tasks(OUT)["CACHED"]
     assert len([task for task in cached if task.startswith("CONVERT_GENOTYPES")]) == 3
-    assert "FIND_LOCI" in again.processes("COMPLETED", "results/other")
-    assert not {"CONVERT_GENOTYPES", "COMPONENT_GWAS"} & again.processes(
-        "COMPLETED", "results/other"
-    )
+    assert again.processes("COMPLETED", OUT) == {"FIND_LOCI", "REPORT"}
 
 
 def test_damaged_file_ends_the_run_with_its_name(runs):
-    finished, run = runs
-    folder = finished["other"].folder / "other"
+    _, finished, run = runs
+    folder = finished.folder / "other"
     whole = folder / "whole.vcf.gz"
     shutil.copy(folder / "rest.vcf.gz", whole)
     content = whole.read_bytes()
     (folder / "rest.vcf.gz").write_bytes(content[: len(content) // 2])
-    done = run("other", "-resume")
+    done = run("-resume")
     shutil.copy(whole, folder / "rest.vcf.gz")
     assert done.returncode == 2, done.text
     assert "rest.vcf.gz: plink2 cannot convert the file" in done.text

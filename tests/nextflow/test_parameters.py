@@ -147,6 +147,10 @@ MISTAKES = {
     "no switch": ({"genetic_correlation_matrix": "yes"}, "should be true or false"),
     "no width of smoothing": ({"bandwidth": "0.0"}, "--bandwidth 0.0: should match"),
     "below the privacy limit": ({"minor_allele_count": 1}, "should be at least 5"),
+    "work folder of a cloud": (
+        {"aws_work_dir": "/scratch/work"},
+        "--aws_work_dir /scratch/work: should match s3://.+",
+    ),
     "bad study name": ({"study": "a b"}, "--study a b: should match"),
     "folder for a file": (
         {"covariates": "one"},
@@ -154,7 +158,7 @@ MISTAKES = {
     ),
     "missing file": ({"images": "nowhere.csv"}, "--images nowhere.csv: no such file"),
     "no mask": ({"mask": ""}, "needs --mask too"),
-    "one panel": ({"ld_panel_1": "genotypes.tsv"}, "give --ld_panel_2 too"),
+    "second panel alone": ({"ld_panel_2": "genotypes.tsv"}, "give --ld_panel_1 too"),
     "two beginnings": ({"minimal": "a.nii.gz"}, "leave out --images (or --minimal)"),
     "simulated and own": ({"simulate": "small"}, "leave out --images, --mask, --covariates"),
     "empty sheet": ({"images": "empty.csv"}, "--images empty.csv: the file is empty"),
@@ -342,8 +346,21 @@ def test_help_lists_every_parameter(tmp_path, nextflow):
             "Not run: genetic correlation with other traits",
             {"IMAGE_TAIL", "SCAN_VOXELS", "FIND_LOCI", "HERITABILITY", "REPORT"},
         ),
+        (
+            ["--minimal", "a.nii.gz", "--ld_panel_1", "genotypes.tsv"],
+            "Not run: genetic correlation with other traits",
+            {
+                "LD_BLOCKS",
+                "LD_REFERENCE",
+                "IMAGE_TAIL",
+                "SCAN_VOXELS",
+                "FIND_LOCI",
+                "HERITABILITY",
+                "REPORT",
+            },
+        ),
     ],
-    ids=["representation only", "minimal dataset with LD"],
+    ids=["representation only", "minimal dataset with LD", "one LD panel"],
 )
 def test_what_the_inputs_do_not_reach_is_not_run_and_said(
     arguments, not_run, processes, study, nextflow

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-STAGES = sorted(path.parent.name for path in REPOSITORY.glob("modules/*/main.nf"))
+from dataflow import STAGES
+from engine import REPOSITORY
+
 ENTRYPOINTS = sorted(path.stem.removeprefix("rvga_") for path in REPOSITORY.glob("bin/rvga_*.py"))
 
 
@@ -48,6 +48,20 @@ def test_module_has_the_common_form(stage):
     assert "task.ext" not in text
     commands = text[text.index("script:") :]
     assert not re.search(r"(?<![\w.])rvga(?![\w.])", commands), "the bare word rvga is a command"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_test_of_a_module_gives_every_input(stage):
+    """For machines without nf-test, which would say so."""
+    text = _read(f"modules/{stage}/main.nf")
+    declared = text[text.index("input:") : text.index("output:")].strip().splitlines()[1:]
+    n_inputs = len([line for line in declared if line.strip() and "//" not in line.split()[0]])
+    tests = re.split(r"\n    test\(", _read(f"modules/{stage}/tests/main.nf.test"))[1:]
+    assert tests
+    for test in tests:
+        given = test[test.index("when {") : test.index("then {")]
+        numbers = {int(number) for number in re.findall(r"input\[(\d+)\]", given)}
+        assert numbers == set(range(n_inputs))
 
 
 def test_nothing_but_the_entry_workflow_reads_params():

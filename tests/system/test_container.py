@@ -7,7 +7,12 @@ import os
 import re
 import subprocess
 
-from system.conftest import REPOSITORY, results
+import pytest
+
+from engine import REPOSITORY, results
+from rvga.version import VERSION
+
+pytestmark = pytest.mark.xdist_group("container")
 
 
 def inside(image, *command: str) -> str:
@@ -37,6 +42,14 @@ def test_packages_are_those_of_the_lock_and_no_code_of_ours(image):
     assert not list(image.glob("opt/rvga/lib/python3*/site-packages/rvga*"))
     assert "PLINK v2" in inside(image, "plink2", "--version")
     assert not (image / "usr/bin/gcc").exists()
+
+
+def test_image_says_what_it_is_and_has_a_user_without_rights(image):
+    said = json.loads(image.with_suffix(".json").read_text())["OCIv1"]["config"]
+    assert said["User"] == "rvga"
+    assert said["Labels"]["org.opencontainers.image.title"] == "rvga"
+    assert said["Labels"]["org.opencontainers.image.version"] == VERSION
+    assert not list((image / "var/lib/apt/lists").glob("*_Packages*"))
 
 
 def test_results_equal_those_of_a_run_without_a_container(tmp_path, image, nextflow, local_run):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
+from rvga import component_gwas
 from rvga.coding import MISSING_CODE, decode_z, encode_z
 from rvga.component_gwas import Workspace, null_model
 from rvga.component_gwas import associate_block as associate_packed
@@ -24,6 +25,16 @@ from rvga.variant_filters import (
 from small_study import MISSING, dosages_of, hard_calls, least_squares, mean_imputed
 
 N, P, R, M = 5000, 5, 4, 70
+
+
+@pytest.fixture(params=["whole numbers", "single precision"], autouse=True)
+def products(request, monkeypatch):
+    """Run each test with both ways of multiplying, where the machine has both."""
+    whole = request.param == "whole numbers"
+    if whole and not component_gwas.available():
+        pytest.skip("this processor has no tiles for 8-bit products")
+    monkeypatch.setattr(component_gwas, "available", lambda: whole)
+    return request.param
 
 
 def associate_block(raw: np.ndarray, null, **options):
@@ -76,6 +87,29 @@ def test_agrees_with_least_squares(data, kind):
     expected = least_squares(mean_imputed(genotypes), covariates, ldrs)
     assert np.abs(expected[0] / expected[1]).max() > 50
     within_rule(*statistics(result, A, null.nu), *expected)
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.1, 0.01, 1e-3])
+def test_z_in_the_thousands_is_exact(data, noise):
+    covariates, ldrs, calls = data
+    g = mean_imputed(calls)
+    rng = np.random.default_rng(4)
+    strong = np.column_stack([g[5] + noise * rng.normal(size=N), ldrs[:, 1:]])
+    null, A = make(covariates, strong)
+    result = associate_block(calls, null)
+    beta, standard_error, *_ = expected = least_squares(g, covariates, strong)
+    if noise < 0.1:
+        assert np.abs(beta / standard_error).max() > 3000
+    within_rule(*statistics(result, A, null.nu), *expected)
+
+
+def test_one_person_far_from_all_others_is_exact(data):
+    covariates, ldrs, calls = data
+    far = ldrs.copy()
+    far[7] += 1e5 * ldrs.std(axis=0)
+    null, A = make(covariates, far)
+    expected = least_squares(mean_imputed(calls), covariates, far)
+    within_rule(*statistics(associate_block(calls, null), A, null.nu), *expected)
 
 
 def test_agrees_with_statsmodels(data):

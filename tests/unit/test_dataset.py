@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -242,11 +243,41 @@ def test_variant_by_position_and_alleles(path):
                 dataset.variant(name)
 
 
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda d: d.voxel(1.7), "voxel 1.7 is not a whole number"),
+        (lambda d: d.voxel("a"), "voxel 'a' is not a whole number"),
+        (lambda d: d.mean_of_voxels([1, 2.5]), "voxel 2.5 is not a whole number"),
+        (lambda d: d.component(0.5), "component 0.5 is not a whole number"),
+        (lambda d: d.variant(5), "variant 5 is not text"),
+        (lambda d: d.region("3", "one", 9), "region 3:one-9: start and end are positions"),
+        (lambda d: d.region("3", 1, float("inf")), "region 3:1-inf: start and end are positions"),
+        (lambda d: d.nearest_voxel(5), "point 5: 3 finite coordinates"),
+        (lambda d: d.nearest_voxel("abc"), "point abc: 3 finite coordinates"),
+    ],
+)
+def test_mistakes_in_a_notebook_are_told(path, ask, message):
+    with MinimalDataset.open(path) as dataset, pytest.raises(InputError, match=re.escape(message)):
+        ask(dataset)
+
+
+def test_a_closed_dataset_says_so(path):
+    with MinimalDataset.open(path) as dataset:
+        view = dataset.region("1", 0, 10**9)
+        expected = dataset.bases.shape
+    for ask in (lambda: dataset.voxel(0), lambda: dataset.variants, lambda: view.components()):
+        with pytest.raises(InputError, match="was closed; use the dataset inside its 'with'"):
+            ask()
+    dataset.close()
+    assert dataset.bases.shape == expected
+
+
 def test_nearest_voxel(path):
     with MinimalDataset.open(path) as dataset:
         for voxel in (0, 17, 39):
             assert dataset.nearest_voxel(dataset.coordinates[voxel] + 0.4) == voxel
-        with pytest.raises(InputError, match="2 coordinates were given, 3"):
+        with pytest.raises(InputError, match="3 finite coordinates in millimetres are due"):
             dataset.nearest_voxel((1.0, 2.0))
         for voxel in (-1, N_VOXELS):
             with pytest.raises(InputError, match=f"voxel {voxel} does not exist"):

@@ -225,11 +225,11 @@ def test_chunks_that_overlap_come_out_the_same_however_they_are_cut(
     odd = rng.random(len(variants)) < 0.3
     cuts = {
         "one": [variants],
-        "in order": [variants.iloc[low : low + 170] for low in range(0, 3_000, 170)],
+        "in order": [variants.iloc[low : low + 430] for low in range(0, 3_000, 430)],
         "two files": [
-            part.iloc[low : low + 111]
+            part.iloc[low : low + 311]
             for part in (variants[odd], variants[~odd])
-            for low in range(0, len(part), 111)
+            for low in range(0, len(part), 311)
         ],
         "unsorted": [shuffled.iloc[low : low + 700] for low in range(0, 3_000, 700)],
         "with an empty one": [variants.iloc[:50], variants.iloc[:0], variants.iloc[50:]],

@@ -42,13 +42,25 @@ def test_p_value_however_small(neg_log_10_p, text):
 def test_summaries_are_grouped_and_hold_back_lists():
     summaries = report.Summaries(
         [
-            {"stage": "b", "numbers": {"n": 5, "ids": ["s1"], "x": {"y": 1}}, "warnings": ["w"]},
-            {"stage": "a", "numbers": {"n": 1}, "warnings": ["w", "v"]},
-            {"stage": "a", "numbers": {"n": 2}, "warnings": ["w"]},
+            {
+                "stage": "b",
+                "numbers": {
+                    "n": 5,
+                    "ids": ["s1"],
+                    "x": {"y": 1},
+                    "kinship": {"n_pairs": 7, "ids": ["s1"]},
+                },
+                "warnings": ["w"],
+            },
+            {"stage": "a", "numbers": {"n": 1, "p": 4, "f": 0.5}, "warnings": ["w", "v"]},
+            {"stage": "a", "numbers": {"n": 2, "p": 4, "f": 1.5, "t": "x"}, "warnings": ["w"]},
         ]
     )
     assert summaries.warnings() == [("a", "w", 2), ("a", "v", 1), ("b", "w", 1)]
-    assert summaries.scalars() == [("a", "tasks", "2"), ("b", "n", "5")]
+    assert summaries.scalars() == [
+        ("a", "tasks", "2"), ("a", "f", "0.5 to 1.5"), ("a", "n", "1 to 2; together 3"),
+        ("a", "p", "4"), ("a", "t", "x"), ("b", "kinship.n_pairs", "7"), ("b", "n", "5"),
+    ]  # fmt: skip
     assert summaries.one("c") == {}
     assert not summaries.ran("c")
 
