@@ -12,7 +12,7 @@ ENGINE := $(if $(ON_PATH),,.engine/bin/nextflow)
 RUN := PATH="$(CURDIR)/.venv/bin:$(if $(ON_PATH),,$(CURDIR)/.engine/bin:)$$PATH" \
        NXF_OFFLINE=true NXF_HOME="$(CURDIR)/.engine/home" PYTHONNOUSERSITE=1 \
        NUMBA_CACHE_DIR="$(CURDIR)/.venv/numba"
-NEXTFLOW_SOURCES := main.nf workflows subworkflows modules conf nextflow.config
+NEXTFLOW_SOURCES := main.nf workflows subworkflows modules conf nextflow.config tests/study.nf
 
 .PHONY: help demo test test-system lint lint-python lint-nextflow bench image clean setup
 

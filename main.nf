@@ -12,6 +12,7 @@ include { completionMessage } from './subworkflows/completion/main'
 include { endWithStatus     } from './subworkflows/completion/main'
 include { failureMessage    } from './subworkflows/completion/main'
 include { holdFolder        } from './subworkflows/completion/main'
+include { writeParameters   } from './subworkflows/completion/main'
 
 workflow {
     main:
@@ -23,9 +24,10 @@ workflow {
     }
     else {
         def options = orExit { checkParameters(params) }
-        if (!holdFolder(options.outdir)) {
+        if (!orExit { holdFolder(options.outdir) }) {
             exit(2, "--outdir ${options.outdir}: another run is writing there; wait for its end, stop it, or name another folder")
         }
+        orExit { writeParameters(options) }
         def steps = reachedSteps(options)
         unreachedMessages(steps).each { message -> log.info("Not run: ${message}") }
 

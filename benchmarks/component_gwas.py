@@ -164,7 +164,7 @@ def engine_and_sgemm(main_file: Path, model: Model, threads: int, tiles: bool) -
         free: queue.SimpleQueue = queue.SimpleQueue()
         for _ in range(threads):
             reader = PackedReader(genotypes, rows, 0, m, BLOCK_VARIANTS)
-            free.put((reader, Workspace(null.right.columns, tiles=tiles)))
+            free.put((reader, Workspace(null.right.columns)))
 
         def one(first: int) -> int:
             reader, workspace = free.get()

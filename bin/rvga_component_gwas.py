@@ -177,7 +177,7 @@ def _run(args: argparse.Namespace, null_file: formats.Envelope, genotypes: Genot
     )
     numbers = {
         "n": n, "p": p, "r": r, "counts": counts, "haploid_heterozygotes": crossed,
-        "filters": filters.as_parameters(), **totals,
+        "filters": filters.as_parameters(), "arithmetic": sorted(models.arithmetic), **totals,
     }  # fmt: skip
     cli.write_summary(args.summary, "component_gwas", numbers, warnings)
 
@@ -299,6 +299,7 @@ class _Models:
     def __init__(self, null_file: formats.Envelope, order: np.ndarray, name: str):
         self.file, self.order, self.name = null_file, order, name
         self.last: tuple[int, NullModel] | None = None
+        self.arithmetic: set[str] = set()
 
     def row(self, row: int) -> NullModel:
         """Return the null model of a row of the file, in the genotypes' order of people."""
@@ -309,6 +310,7 @@ class _Models:
                 self.last = row, null_model(Q, residual, self.order)
             except ValueError as error:
                 raise InputError(f"{self.name}: {error}") from error
+            self.arithmetic.add(self.last[1].arithmetic)
         return self.last[1]
 
 

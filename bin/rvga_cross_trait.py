@@ -30,6 +30,7 @@ from rvga.heritability import (
     correlation_reasons,
     cross_trait_correlation,
     cross_trait_jackknife,
+    cross_trait_left_out,
     cross_trait_ratio,
     heritability_reasons,
     neg_log_10_p_normal,
@@ -244,9 +245,11 @@ def correlations(
     """Return ρ and its standard error for rows of bases, and how the error was found."""
     rho = cross_trait_ratio(found.Gamma, rows)
     if found.pseudo_values:
-        rho = jackknife_estimate(
-            rho, np.stack([cross_trait_ratio(G, rows) for G in found.left_out])
-        )
+        error = np.empty(len(rows))
+        for at, ratios in cross_trait_left_out(found.left_out, rows):
+            rho[at] = jackknife_estimate(rho[at], ratios)
+            error[at] = jackknife_standard_error(ratios)
+        return rho, error, "jackknife"
     if found.closed_form is None:
         return rho, cross_trait_jackknife(found.left_out, rows), "jackknife"
     error = cross_trait_correlation(found.closed_form, rows)[1]

@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             parameters={
                 "covariate_columns": args.covariate_columns,
                 "categorical_columns": args.categorical_columns,
+                "sex_column": args.sex_column,
                 "loco_predictions": bool(files),
             },
             code=args.code,

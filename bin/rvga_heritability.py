@@ -158,6 +158,7 @@ def write_covariance(
             "n_panel_1": reference.n_a + reference.n_b, "n_panel_2": reference.n_2,
             "ld_share": reference.ld_share, "t_4_factor": t_4_factor, "s_factor": s_factor,
             "n_jackknife_groups": len(sums.group_t_1), "intercept": args.intercept,
+            "t_1_ratio_in_reference": reference.has_t_1_ratio,
             "share_of_reference": sums.n_used / reference.m,
             "n_negative_eigenvalues": int((np.linalg.eigvalsh(x.Gamma) < 0).sum()),
             **found.numbers, **{name: finite(value) for name, value in found.model_test.items()},
@@ -439,6 +440,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             cli.warn(
                 f"only {numbers['share_of_reference']:.0%} of the LD reference's variants are in "
                 "the dataset: estimates stay unbiased, but their errors grow",
+                warnings,
+            )
+        if args.heritability_method != "published" and not numbers["t_1_ratio_in_reference"]:
+            cli.warn(
+                f"{args.ld_reference.name} lacks the dataset 't_1_ratio', without which "
+                "heritability is too low where panels are smaller than the study; make the LD "
+                "reference again",
                 warnings,
             )
         if args.heritability_method == "published":

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check_of_one_run(references: Sequence[LdReference]) -> None:
-    """Refuse files of different panels or options, or of one chromosome twice.
+    """Refuse files of different panels, options or versions, or of one chromosome twice.
 
     Raises
     ------
@@ -62,6 +62,14 @@ def check_of_one_run(references: Sequence[LdReference]) -> None:
                     f"{CHROMOSOMES[chromosome - 1]}; give each chromosome once"
                 )
             seen[int(chromosome)] = reference
+    # A file without variants has none of the optional datasets.
+    full = [reference for reference in references if reference.m]
+    without = [reference for reference in full if not reference.has_t_1_ratio]
+    if without and len(without) < len(full):
+        raise InputError(
+            f"{without[0].path.name} lacks the dataset 't_1_ratio' that other chromosomes have: it "
+            "was made by an earlier version; make all chromosomes with one version"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,13 +1,15 @@
 """Component GWAS: least squares of every component on every variant (method 2).
 
 Arrays in, arrays out. Blocks of packed genotypes are multiplied with the components and covariates
-in whole numbers where the processor has tiles for it (:mod:`rvga.tile_products`), elsewhere in
-single precision (:mod:`rvga.single_products`).
+in whole numbers where the processor has tiles for it (:mod:`rvga.tile_products`), elsewhere, and
+where someone is too far from all others for that, in single precision
+(:mod:`rvga.single_products`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from rvga.tile_products import (
     TileSpace,
     WholeColumns,
     available,
+    rounding,
     tile_products,
     tile_space_bytes,
     whole_columns,
@@ -46,6 +49,9 @@ COLLINEAR_SHARE = 1e-6
 _DOUBLE_SHARE = 0.1
 # Above this squared correlation with a component too: SE goes with what it leaves of one.
 _DOUBLE_R2 = 0.5
+# Error of z that is allowed, and the standard deviations that are to stay within: over all variants
+# and components of a study.
+_Z_ERROR, _DEVIATIONS = 1e-4, 6.0
 # Below this share, who has the most of a rare variant is looked up without the covariates.
 _EXPLAINED_SHARE = 0.5
 
@@ -88,6 +94,11 @@ class NullModel:
         """Degrees of freedom, n - p - 1."""
         return self.n - self.p - 1
 
+    @property
+    def arithmetic(self) -> str:
+        """Of the products: ``whole`` numbers or ``single`` precision."""
+        return "whole" if isinstance(self.right, WholeColumns) else "single"
+
 
 def null_model(
     Q: np.ndarray,
@@ -107,7 +118,8 @@ def null_model(
     order : (n,) array of int, optional
         Rows in the order of the people of the genotypes.
     tiles : bool, optional
-        Multiply in whole numbers by the processor's tiles; by default where it has them.
+        Multiply in whole numbers by the processor's tiles; by default where it has them and z is
+        exact with all components.
 
     Raises
     ------
@@ -133,8 +145,20 @@ def null_model(
         S /= length
     right = np.concatenate([S, Q], axis=1)
     right *= np.sqrt(n)
-    tiles = available() if tiles is None else tiles
+    if tiles is None:
+        tiles = available() and _whole_is_exact(right[:, : S.shape[1]])
     return NullModel(Q, S, whole_columns(right) if tiles else single_columns(right))
+
+
+def _whole_is_exact(components: np.ndarray) -> bool:
+    """Return whether components (n, r) rounded to whole numbers leave z as exact as it must be.
+
+    A product is off by |g - mean| times :func:`rvga.tile_products.rounding`, and so z by that over
+    sqrt(a (1 - rho^2)); where this divisor is small, products are repeated in double precision.
+    Errors of the covariates' products, of which only a is made, are 1/sqrt(n) of that.
+    """
+    least = np.sqrt(_DOUBLE_SHARE * (1.0 - _DOUBLE_R2))
+    return bool(_DEVIATIONS * rounding(components).max() <= _Z_ERROR * least)
 
 
 @dataclass(frozen=True)
@@ -170,7 +194,7 @@ class BlockResult:
 
 
 class Workspace:
-    """Memory of the products of one thread.
+    """Memory of the products of one thread, with null models of either arithmetic.
 
     Parameters
     ----------
@@ -178,22 +202,28 @@ class Workspace:
         Components and covariates, r + p.
     block_variants : int
         At least the largest block.
-    tiles : bool, optional
-        As for :func:`null_model`.
     """
 
-    def __init__(
-        self, columns: int, block_variants: int = BLOCK_VARIANTS, tiles: bool | None = None
-    ):
-        tiles = available() if tiles is None else tiles
-        self.block_variants = block_variants
-        self.space = TileSpace(columns) if tiles else SingleSpace(columns, block_variants)
+    def __init__(self, columns: int, block_variants: int = BLOCK_VARIANTS):
+        self.columns, self.block_variants = columns, block_variants
         self.total = np.zeros((block_variants, columns))
+
+    @cached_property
+    def tiles(self) -> TileSpace:
+        """Memory of products in whole numbers, from their first use."""
+        return TileSpace(self.columns)
+
+    @cached_property
+    def single(self) -> SingleSpace:
+        """Memory of products in single precision, from their first use."""
+        return SingleSpace(self.columns, self.block_variants)
 
 
 def workspace_bytes(columns: int, block_variants: int = BLOCK_VARIANTS) -> int:
     """Return the bytes of a :class:`Workspace` and of a block's results."""
-    own = tile_space_bytes(columns) if available() else single_space_bytes(columns, block_variants)
+    own = single_space_bytes(columns, block_variants)
+    if available():
+        own += tile_space_bytes(columns)
     return own + block_variants * (8 + 3 * 8) * columns
 
 
@@ -231,12 +261,16 @@ def associate_block(
     filters = filters or Filters()
     m = len(block)
     if workspace is None:
-        tiles = isinstance(null.right, WholeColumns)
-        workspace = Workspace(null.right.columns, max(m, 1), tiles)
+        workspace = Workspace(null.right.columns, max(m, 1))
     if block.n != null.n:
         raise ValueError(f"the block has {block.n} people, the null model {null.n}")
     if m > workspace.block_variants:
         raise ValueError(f"the block has {m} variants, more than {workspace.block_variants}")
+    if workspace.columns != null.right.columns:
+        raise ValueError(
+            f"the working memory is for {workspace.columns} columns, the null model has "
+            f"{null.right.columns}"
+        )
     counted = code(block, kind, sexes)
     called, total = counted.people.called, counted.people.total
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -322,9 +356,9 @@ def _products(
     """Return (g - mean)' [residuals | Q] sqrt(n), (m, r + p) in double precision."""
     centre = np.nan_to_num(mean)
     if isinstance(null.right, WholeColumns):
-        tile_products(block, centre, called, null.right, work.space, work.total)
+        tile_products(block, centre, called, null.right, work.tiles, work.total)
     else:
-        single_products(block, centre, null.right, work.space, work.total)
+        single_products(block, centre, null.right, work.single, work.total)
     return work.total[: len(block)]
 
 

@@ -182,7 +182,7 @@ def read_covariates(
     )
 
 
-_SEXES = {"1": 1, "m": 1, "male": 1, "2": 2, "f": 2, "female": 2, "": 0}
+_SEXES = {"1": 1, "1.0": 1, "m": 1, "male": 1, "2": 2, "2.0": 2, "f": 2, "female": 2, "": 0}
 
 
 def read_sexes(
@@ -193,7 +193,8 @@ def read_sexes(
     Parameters
     ----------
     column : str
-        1, M or male; 2, F or female (in capitals or not); missing as elsewhere in the table.
+        1, 1.0, M or male; 2, 2.0, F or female (in capitals or not); missing as elsewhere in the
+        table.
     subjects : sequence of str
         Ids; one that is not in the table is of unknown sex.
 
@@ -205,11 +206,13 @@ def read_sexes(
     Raises
     ------
     InputError
-        The column is missing, or holds something else.
+        The column is missing, or holds something else for one of the subjects.
     """
     table = read_covariates(path, [column], [column], subject_id)
-    sex_of = {}
+    sex_of, asked = {}, set(subjects)
     for subject, text in zip(table.subject, table.categorical[column], strict=True):
+        if subject not in asked:
+            continue
         if text.lower() not in _SEXES:
             raise InputError(
                 f"{table.path}: subject '{subject}' has '{text}' in sex_column '{column}'; write "

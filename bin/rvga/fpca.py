@@ -38,6 +38,8 @@ ROUGH_TOLERANCE = 5e-7
 # Single precision finds no more where the angle, below this, hardly falls any longer.
 _ROUGH_FLOOR = 1e-5
 _STAGNANT = 0.7
+# Corrections that may leave a larger angle than one before did.
+_MOST_IN_VAIN = 2
 # Relative error that products in single precision leave in a vector.
 _ROUGH_ERROR = 1e-6
 # Up to this size, a space is decomposed after every pass; a larger one, which takes time as
@@ -302,16 +304,28 @@ class KrylovSpectrum:
         values = self.ritz()[0]
         return float(max(values[self._edge(r)[0]], 0.0)) if r < len(values) else 0.0
 
+    def outer_edge(self, r: int) -> float:
+        """Return up to where eigenvalues that the space does not hold are thought to lie.
+
+        The edge, but no less than their mean: Ritz values between clusters of eigenvalues, or
+        below all, are not edges of anything.
+        """
+        values = self.ritz()[0]
+        if r >= len(values):
+            return 0.0
+        # No eigenvalue out there exceeds the first after the components; a mean of rounding may.
+        return max(self.edge(r), min(self.tail(), float(values[r])))
+
     def corrected_angle(self, r: int) -> float:
         """Return an estimate of the angle after :func:`refined_components` corrected it once.
 
-        What leads out of the space is divided by the distance to half the edge, while the
-        eigenvalues there are somewhere between zero and the edge.
+        What leads out of the space is divided by the distance to half the outer edge, while the
+        eigenvalues there are somewhere between zero and that edge.
         """
         angle = self.angle(r)
         if not np.isfinite(angle):
             return angle
-        last, half = self.ritz()[0][r - 1], 0.5 * self.edge(r)
+        last, half = self.ritz()[0][r - 1], 0.5 * self.outer_edge(r)
         return angle * min(1.0, half / max(last - half, LEAST_GAP * last))
 
     def sum_of_squares(self) -> tuple[float, float]:
@@ -466,10 +480,12 @@ def refined_components(
 
     One pass in double gives Rayleigh quotients and residuals of the leading Ritz vectors. To
     first order, each lacks its residual over the distance of its eigenvalue to those elsewhere:
-    known along the other Ritz vectors of the space; half the edge of the space along the block
-    that it would have grown by; and elsewhere, where nothing but rounding leads, the mean of the
-    eigenvalues outside (weighted by themselves). Adding that leaves an angle which is estimated
-    from how well these are known. Where it exceeds :data:`ANGLE_TOLERANCE`, more passes follow.
+    known along the other Ritz vectors of the space; half the outer edge of the space along the
+    block that it would have grown by; and elsewhere, where what is left of the residual leads, the
+    mean of the eigenvalues outside (weighted by themselves), at most as much. Adding that leaves
+    an angle which is estimated from how well these are known: eigenvalues out there may be as
+    large as the outer edge. Where it exceeds :data:`ANGLE_TOLERANCE`, more passes follow, until
+    two have brought nothing; the best is returned.
 
     Parameters
     ----------
@@ -486,8 +502,10 @@ def refined_components(
     size = min(refined_size(r), rough.size)
     ritz = rough.vectors(rough.size)
     V, beyond = _orthonormal(ritz[:, :size].astype(np.float64)), ritz[:, size:]
-    edge, passes = rough.edge(r), 0
+    edge, passes = rough.outer_edge(r), 0
+    # More than half the edge would let the correction along smaller eigenvalues overshoot.
     tail = min(rough.tail(), 0.5 * edge)
+    best, in_vain = (np.inf, V, values[:r], values[:r]), 0
     while True:
         W = product(V)
         passes += 1
@@ -495,7 +513,8 @@ def refined_components(
         theta, turn = np.linalg.eigh(0.5 * (H + H.T))
         theta, turn = theta[::-1], turn[:, ::-1]
         V = V @ turn
-        R = W @ turn - V * theta
+        R = W @ turn
+        R -= V * theta
         R -= V @ (V.T @ R)
         norms = np.linalg.norm(R, axis=0)
         lead, least = theta[:r], LEAST_GAP * theta[r - 1]
@@ -515,7 +534,7 @@ def refined_components(
         # Rounding in X'(Xv) is that of numbers as large as X times Xv.
         rounding = _ROUGH_ERROR * np.sqrt(theta[0] * lead)
         doubt = np.minimum((coupling[size:, None] + rounding) / apart, 1.0)
-        unknown = grown * (1.0 / near - 1.0 / half) + R * (tail / mean**2)
+        unknown = grown * (1.0 / near - 1.0 / half) + R * (1.0 / near - 1.0 / mean)
         after = _joint_norm(inside / apart * doubt, unknown) + before * mixing
         angle, last = before, passes + rough.passes >= MOST_PASSES
         if before > ANGLE_TOLERANCE:
@@ -528,8 +547,12 @@ def refined_components(
             angle = after
         if progress is not None:
             progress(f"pass {passes + rough.passes}: in double, subspace error {angle:.1e}")
-        if angle <= ANGLE_TOLERANCE or last:
+        in_vain = 0 if angle < best[0] else in_vain + 1
+        if in_vain == 0:
+            best = angle, V, lead, norms[:r] / lead
+        if angle <= ANGLE_TOLERANCE or last or in_vain == _MOST_IN_VAIN:
             break
+    angle, V, lead, residual = best
     squares, error = rough.sum_of_squares()
     n_eff = rough.total**2 / squares
     return Components(
@@ -538,7 +561,7 @@ def refined_components(
         total_variance=rough.total,
         n_eff=n_eff,
         n_eff_error=n_eff * error / squares,
-        residual=norms[:r] / lead,
+        residual=residual,
         angle=angle,
         passes=passes + rough.passes,
         converged=angle <= ANGLE_TOLERANCE,

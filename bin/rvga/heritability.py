@@ -6,13 +6,14 @@ they are linear in the phenotypes and E[û'Ωû] = γ t₂/m + κ t₁ for any f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_ndtr
 
 from rvga.jackknife import jackknife_standard_error
-from rvga.ld import columns_for_share, trace_in_study
+from rvga.ld import columns_for_share, share_off_diagonal, trace_in_study
 
 # Shares of the trace of the published estimator's pair, "LD" and "inverse".
 PUBLISHED_LD_SHARE = 0.98
@@ -113,20 +114,29 @@ def project_block(
     n_a, n_b : int
         People in the halves of panel 1.
     t_1_ratio : (k,), optional
-        As in :class:`rvga.ld.LdBlock`; that of all variants serves any of them.
+        As in :class:`rvga.ld.LdBlock`, of all variants.
     n : float, optional
         People of the study, which t₁ is for.
     """
     kept = np.flatnonzero(np.isfinite(scores).all(axis=1))
     M, scores = M.astype(np.float64), np.asarray(scores, dtype=np.float64)
     ld_score = np.einsum("ij,ij->i", R_a, R_b, dtype=np.float64)
-    own = T
-    if len(kept) < len(scores):
+    own, whole, thinned = T, None, len(kept) < len(scores)
+    if thinned and t_1_ratio is not None and n is not None:
+        R_1 = (n_a * R_a + n_b * R_b) / np.float32(n_a + n_b)
+        whole = np.einsum("ij,ij->j", (R_1 @ M.astype(np.float32)).astype(np.float64), M)
+        # What R's own diagonal adds, over all variants and over those that are there.
+        ones = np.diag(R_1).astype(np.float64)
+        diagonals = ones @ M**2, ones[kept] @ M[kept] ** 2
+    if thinned:
         M, scores = M[kept], scores[kept]
         R_a, R_b, own = R_a[:, kept], R_b[:, kept], T[np.ix_(kept, kept)]
     RM_a, RM_b = R_a.astype(np.float64) @ M, R_b.astype(np.float64) @ M
     H_a, H_b = M.T @ RM_a[kept], M.T @ RM_b[kept]
     H_1 = (n_a * H_a + n_b * H_b) / (n_a + n_b)
+    share = 1.0
+    if whole is not None:
+        share = share_off_diagonal(np.diag(H_1) - diagonals[1], whole - diagonals[0])
     return BlockProjection(
         q=M.T @ scores,
         H_a=H_a,
@@ -137,7 +147,7 @@ def project_block(
         RM_b=RM_b,
         ld_score=ld_score,
         used=len(kept),
-        t_1=trace_in_study(np.diag(H_1), t_1_ratio, n_a + n_b, n),
+        t_1=trace_in_study(np.diag(H_1), t_1_ratio, n_a + n_b, n, whole, share),
     )
 
 
@@ -606,7 +616,22 @@ def cross_trait_ratio(Gamma: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def cross_trait_jackknife(Gammas: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the delete-one-group standard error of :func:`cross_trait_ratio`, (N,)."""
-    return jackknife_standard_error(np.stack([cross_trait_ratio(G, rows) for G in Gammas]))
+    error = np.empty(len(rows))
+    for at, ratios in cross_trait_left_out(Gammas, rows):
+        error[at] = jackknife_standard_error(ratios)
+    return error
+
+
+def cross_trait_left_out(
+    Gammas: np.ndarray, rows: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield :func:`cross_trait_ratio` of each Γ̂, (g, k), for k phenotypes at a time.
+
+    All of them at once would be a matrix of groups by phenotypes.
+    """
+    for first in range(0, len(rows), _TILE):
+        at = slice(first, min(first + _TILE, len(rows)))
+        yield at, np.stack([cross_trait_ratio(G, rows[at]) for G in Gammas])
 
 
 def neg_log_10_p_normal(estimate: np.ndarray, error: np.ndarray, sides: int) -> np.ndarray:

@@ -294,7 +294,12 @@ class LdBlock:
 
 
 def trace_in_study(
-    diagonal: np.ndarray, t_1_ratio: np.ndarray | None, n_1: int, n: float | None
+    diagonal: np.ndarray,
+    t_1_ratio: np.ndarray | None,
+    n_1: int,
+    n: float | None,
+    whole: np.ndarray | None = None,
+    share: float = 1.0,
 ) -> np.ndarray:
     """Return diag(M'RM) as genotypes that n people standardise have it, (k,).
 
@@ -311,10 +316,31 @@ def trace_in_study(
         People of panel 1.
     n : float, optional
         People of the study.
+    whole : (k,), optional
+        ``diagonal`` over every variant of the block, which the ratio is of, where some are missing.
+    share : float
+        :func:`share_off_diagonal` of those that are there.
     """
     if t_1_ratio is None or n is None:
         return diagonal
-    return diagonal * (1 + t_1_ratio.astype(np.float64) * (2 - n_1 / n))
+    gain = t_1_ratio.astype(np.float64) * (diagonal if whole is None else whole)
+    return diagonal + share * (2 - n_1 / n) * gain
+
+
+def share_off_diagonal(part: np.ndarray, whole: np.ndarray) -> float:
+    """Return what some variants of a block keep of diag(M'RM) beside the diagonal of R.
+
+    That diagonal is 1 however many people standardise, so that only the rest changes with them.
+    The share is by least squares over the columns of M: in a single column, and in their sum,
+    the rest can be near 0.
+
+    Parameters
+    ----------
+    part, whole : (k,)
+        diag(M'RM) less diag(M' diag(R) M), over the variants that are there and over all.
+    """
+    square = float(whole @ whole)
+    return float(part @ whole) / square if square > 0 else 0.0
 
 
 def make_block(

@@ -339,6 +339,11 @@ class LdReference:
         return open_as(path, "ld", cls)
 
     @property
+    def has_t_1_ratio(self) -> bool:
+        """Whether its blocks have a ``t_1_ratio`` (:class:`rvga.ld.LdBlock`)."""
+        return "t_1_ratio" in self.envelope
+
+    @property
     def variants(self) -> pd.DataFrame:
         """The variant table, read once."""
         if self._variants is None:
@@ -358,7 +363,7 @@ class LdReference:
             rank = columns_for_share(cumulated, share)
         packed = slice(self._triangle[i], self._triangle[i + 1])
         ratio = None
-        if "t_1_ratio" in self.envelope:
+        if self.has_t_1_ratio:
             ratio = self.envelope["t_1_ratio"][self._share[i] : self._share[i] + rank]
         return LdBlock(
             M[:, :rank],
@@ -397,10 +402,13 @@ class LdReference:
 
 
 def concatenate(references: Sequence[LdReference], writer: Writer) -> None:
-    """Write the blocks of several references, in the order given, into a file of kind 'ld'."""
+    """Write the blocks of several references, in the order given, into a file of kind 'ld'.
+
+    All of them have a ``t_1_ratio``, or none.
+    """
     step = 1 << 24
     names = ["M", "share", "R_a", "R_b", "T"]
-    if all("t_1_ratio" in reference.envelope for reference in references):
+    if any(reference.has_t_1_ratio for reference in references):
         names.append("t_1_ratio")
     for name in names:
         total = sum(len(reference.envelope[name]) for reference in references)

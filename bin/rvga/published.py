@@ -46,6 +46,11 @@ def cross_trait_intercepts(
     -------
     intercept : (c,)
     left_out : (g, c)
+
+    Raises
+    ------
+    ValueError
+        There is one group only, or LD scores do not differ, in all or without one group.
     """
     m, c = product.shape
     score = np.maximum(ld_score, 1.0)
@@ -55,6 +60,16 @@ def cross_trait_intercepts(
     slope_weight = root * score / d
     second = 1 + np.clip(h2[1], 0, 1) * n_2 * score / d
     groups = int(group.max()) + 1
+    if groups < 2:
+        raise ValueError(
+            "all variants are in one group of LD blocks, and the jackknife of the LD-score "
+            "regression leaves out one of at least two"
+        )
+    if not np.ptp(score) > 0:
+        raise ValueError(
+            f"the LD scores of all variants are {'at most 1' if score[0] <= 1 else 'equal'}, so "
+            "that LD-score regression cannot tell intercept from slope"
+        )
     intercept, left_out = np.empty(c), np.empty((groups, c))
     for j in range(c):
         y = product[:, j]
@@ -69,12 +84,24 @@ def cross_trait_intercepts(
             right = np.stack(
                 [np.bincount(group, weights=w * a * y, minlength=groups) for a in x], axis=1
             )
-            constant, slope = np.linalg.solve(normal.sum(axis=0), right.sum(axis=0))
+            constant, slope = _line(normal.sum(axis=0)[None], right.sum(axis=0)[None])[0]
             rho = slope * d / root.mean()
         intercept[j] = constant
         rest = normal.sum(axis=0) - normal, right.sum(axis=0) - right
-        left_out[:, j] = np.linalg.solve(rest[0], rest[1][:, :, None])[:, 0, 0]
+        left_out[:, j] = _line(*rest)[:, 0]
     return intercept, left_out
+
+
+def _line(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return intercepts and slopes (g, 2) of normal equations (g, 2, 2), (g, 2)."""
+    product = normal[:, 0, 0] * normal[:, 1, 1]
+    # Cauchy-Schwarz: equal only where one of the two regressors is a multiple of the other.
+    if not np.all(product - normal[:, 0, 1] ** 2 > 1e-12 * product):
+        raise ValueError(
+            "the LD scores differ within one group of LD blocks only, so that LD-score regression "
+            "cannot tell intercept from slope without it"
+        )
+    return np.linalg.solve(normal, right[:, :, None])[:, :, 0]
 
 
 def jackknife_estimate(whole: np.ndarray, left_out: np.ndarray) -> np.ndarray:

@@ -527,6 +527,13 @@ def model_notes(summaries: Summaries) -> list[str]:
     if sum(crossed.values()):
         places = ", ".join(f"{count(number)} on {name}" for name, number in crossed.items())
         notes.append(f"Heterozygous calls where people have one copy, taken as missing: {places}.")
+    if len({kind for chunk in chunks for kind in chunk.get("arithmetic") or ()}) > 1:
+        notes.append(
+            "Some chunks of the component GWAS were multiplied in whole numbers, others in single "
+            "precision: the processors were of two kinds, or a component has someone far from all "
+            "others. Both are exact to 1e-4 SE, but another run may differ from this one in the "
+            "last digits."
+        )
     for number, key, text in (
         ("n_multiallelic_split", "convert_genotypes", "variants with several alleles were split"),
         ("n_multiallelic_dropped", "convert_genotypes", "variants with several alleles left out"),

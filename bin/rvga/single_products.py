@@ -90,7 +90,16 @@ def single_products(
         Mean of each variant, finite.
     out : (block_variants, c) float64
         Gets the products in its first rows.
+
+    Raises
+    ------
+    ValueError
+        The memory is for another number of columns.
     """
+    if space.part.shape[1] != columns.columns:
+        raise ValueError(
+            f"memory for {space.part.shape[1]} columns, but {columns.columns} are multiplied"
+        )
     _multiply(
         block.codes, mean.astype(np.float32), columns.values, space.tile, space.part, out,
         space.letter, space.sizes, space.factors,

@@ -4,8 +4,8 @@ Calls and the bytes of dosage codes are whole numbers of 8 bits as they are. The
 are multiplied with are rounded to 24 bits and split into three signed digits of base 256. Products
 of 8-bit numbers added up in 32 bits are exact, so that results depend on nothing but the data, and
 processors with such tiles (AMX) do an order of magnitude more of them than of single-precision
-products. A column is rounded to 6e-8 of its largest number: even where one of 500,000 people has
-nearly all of a component, z is off by 3e-5 only.
+products. A column is rounded to 6e-8 of its largest number, which is enough unless that is more
+than about a hundred times its root mean square (:func:`rounding`).
 
 With codes c, where a missing one counts ``MISSING_CALL`` or ``MISSING_DOSAGE``, and I which are
 missing, ``(g - mean)'x = c'x - missing I'x - mean (1'x - I'x)``.
@@ -107,6 +107,23 @@ def whole_columns(X: np.ndarray) -> WholeColumns:
     return WholeColumns(tiles, unit, total.astype(np.float64))
 
 
+def rounding(X: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of what rounding adds to each column (c,), over its own size.
+
+    Errors are uniform within half a unit, so this is ``unit / sqrt(12)`` over the root mean square
+    of the column. A product with a variant's centred genotypes has that error times their length
+    and the column's root mean square.
+
+    Parameters
+    ----------
+    X : (n, c) float64
+        Columns, none of zeros only.
+    """
+    largest = np.maximum(np.max(X, axis=0), -np.min(X, axis=0))
+    size = np.sqrt(np.einsum("nc,nc->c", X, X) / len(X))
+    return largest / (LARGEST_WHOLE * np.sqrt(12.0) * size)
+
+
 def _aligned(size: int) -> np.ndarray:
     """Return zeros (size,) uint8 that begin with a cache line, as a row of a tile should."""
     room = np.zeros(size + 63, dtype=np.uint8)
@@ -166,8 +183,19 @@ def tile_products(
         People with a genotype.
     out : (>= m, c) float64
         Gets the products of the columns as rounded.
+
+    Raises
+    ------
+    ValueError
+        The memory is for another number of columns.
     """
+    if space.sums.shape[1] != columns.columns:
+        raise ValueError(
+            f"memory for {space.sums.shape[1]} columns, but {columns.columns} are multiplied"
+        )
     m = len(block)
+    # Rows are found by their addresses.
+    codes = np.ascontiguousarray(block.codes)
     parts = 1 if block.is_calls else 2
     rows = parts + (np.asarray(called) < block.n)
     first = 0
@@ -185,7 +213,7 @@ def tile_products(
         variant = np.r_[variant, np.full(filled, first)]
         part = np.r_[part, np.zeros(filled, dtype=part.dtype)]
         _multiply(
-            block.codes, variant, part, columns.tiles, width(block.n) // _PEOPLE_PER_TILE,
+            codes, variant, part, columns.tiles, width(block.n) // _PEOPLE_PER_TILE,
             space.rows, space.part, space.sums, space.shape,
         )  # fmt: skip
         _combine(

@@ -24,6 +24,8 @@ _OF_THE_BUILD, _NOT_OF_THE_BUILD = 0.2, 0.02
 _SWAPPED, _ODD = -0.2, 0.5
 _FREQUENCY_GAP, _FREQUENCY_SHARE = 0.2, 0.05
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
+# Counts of rows that are matched.
+_OF_MATCHED, _MATCHED_BY = ("alleles_swapped", "strand_flipped"), "matched_by_"
 
 
 @dataclass(frozen=True)
@@ -208,8 +210,16 @@ def check_frequencies(
 
 
 def drop_summary(counts: Mapping[str, int], number: int = 3) -> str:
-    """Return the most frequent reasons for which rows were not used, as text."""
-    largest = sorted(((n, reason) for reason, n in counts.items() if n), reverse=True)[:number]
+    """Return the most frequent reasons for which rows were not used, as text.
+
+    Counts of rows that are used (how they matched, and on which strand) are no reasons.
+    """
+    dropped = {
+        reason: n
+        for reason, n in counts.items()
+        if n and reason not in _OF_MATCHED and not reason.startswith(_MATCHED_BY)
+    }
+    largest = sorted(((n, reason) for reason, n in dropped.items()), reverse=True)[:number]
     return ", ".join(f"{n} {reason.replace('_', ' ')}" for n, reason in largest)
 
 
@@ -309,7 +319,7 @@ def _combine(reference, table, build: str, ways: list[tuple[str, _Found]]) -> Tr
         row[new], sign[new] = found.row[new], found.sign[new]
         counts["repeated"] = max(counts["repeated"], found.repeated)
         counts["strand_flipped"] = max(counts["strand_flipped"], found.strand_flipped)
-        counts[f"matched_by_{way}"] = int(new.sum())
+        counts[f"{_MATCHED_BY}{way}"] = int(new.sum())
     hit = row >= 0
     counts["other_alleles"] = len(table) - int(hit.sum()) - counts["repeated"]
     counts["alleles_swapped"] = int((sign[hit] < 0).sum())

@@ -1,5 +1,8 @@
 // One run a folder, and what is printed when the run has ended.
 
+include { inputError     } from '../parameters/main'
+include { parametersJson } from '../parameters/main'
+
 // Hold the results' folder for this run; false where another run holds it. The lock goes with
 // the program, however that ends; in an object store there is none.
 def holdFolder(outdir) {
@@ -7,14 +10,48 @@ def holdFolder(outdir) {
     if (place.fileSystem != java.nio.file.FileSystems.getDefault()) {
         return true
     }
-    def marker = place.resolve('pipeline_info/.run.lock')
-    marker.parent.mkdirs()
-    def lock = new java.io.RandomAccessFile(marker.toFile(), 'rw').getChannel().tryLock()
-    if (lock) {
-        // Kept until the program ends: a lock that nobody refers to is given back early.
-        Runtime.getRuntime().addShutdownHook(new Thread({ -> lock.release() }))
+    return lockedOrAlone(lockFile(outdir, place.resolve('pipeline_info/.run.lock')), outdir)
+}
+
+// The open file whose lock holds the folder.
+def lockFile(outdir, marker) {
+    try {
+        java.nio.file.Files.createDirectories(marker.parent)
+        return new java.io.RandomAccessFile(marker.toFile(), 'rw').getChannel()
     }
-    return lock as boolean
+    catch (java.io.IOException refused) {
+        return inputError("--outdir ${outdir}: nothing can be written there (${refused.message}); name a folder that can be made and written")
+    }
+}
+
+// False where another program holds the lock; true, with a warning, where a file system has no locks.
+def lockedOrAlone(channel, outdir) {
+    try {
+        def lock = channel.tryLock()
+        if (lock) {
+            // Kept until the program ends: a lock that nobody refers to is given back early.
+            Runtime.getRuntime().addShutdownHook(new Thread({ -> lock.release() }))
+        }
+        return lock as boolean
+    }
+    catch (java.io.IOException none) {
+        log.warn("--outdir ${outdir}: this file system has no locks (${none.message}): see to it that no other run writes there")
+        return true
+    }
+}
+
+// The parameters of the run, there from its start: a run that fails has them too. A file of an
+// earlier run may be a link into the work folder: it is replaced, not written into.
+def writeParameters(options) {
+    def kept = file("${options.outdir}/pipeline_info/params.json", glob: false)
+    try {
+        java.nio.file.Files.createDirectories(kept.parent)
+        java.nio.file.Files.deleteIfExists(kept)
+        kept.text = parametersJson(options) + '\n'
+    }
+    catch (java.io.IOException refused) {
+        inputError("--outdir ${options.outdir}: nothing can be written there (${refused.message}); name a folder that can be made and written")
+    }
 }
 
 // What the user reads at the end: warnings, the comparison with the truth, where the report is.
@@ -113,6 +150,12 @@ def failureMessage(error_report) {
     def task = (error_report ?: '').find("process > '(?:\\w+:)*([^']+)'") { _match, name -> name }
     if (said) {
         return "${task}: ${said.last().replaceFirst('ERROR: ', '')}"
+    }
+    def refused = lines.findIndexOf { line -> line.startsWith('Failed to submit process') }
+    if (task && refused >= 0) {
+        // What the scheduler printed stands between its heading and the next one.
+        def printed = lines.drop(lines.findIndexOf { line -> line == 'Command output:' } + 1).takeWhile { line -> !(line in ['Command error:', 'Command wrapper:', 'Work dir:', 'Container:']) && !line.startsWith('Tip:') }
+        return "${task}: not submitted: ${printed.findAll { line -> line && line != '(empty)' }.with { said_ -> said_ ? said_.last() : lines[refused] }}"
     }
     def status = (error_report ?: '').find('terminated with an error exit status \\((\\d+)\\)') { _match, number -> number }
     def place = lines.findIndexOf { line -> line == 'Work dir:' }

@@ -20,7 +20,7 @@ def planRows(constants, study, stages) {
     def quantities = sizes + study
     return stages.collect { stage ->
         def entry = constants.stages[stage]
-        def tasks = study.tasks[stage] == null && stage in study.tasks ? null : study.tasks[stage] ?: 1
+        def tasks = study.tasks.containsKey(stage) && study.tasks[stage] == null ? null : study.tasks[stage] ?: 1
         def one = quantities + [cpus: entry.cpus] + (study.shares[stage] ?: [:])
         [
             stage: stage,
@@ -53,9 +53,11 @@ def planTable(rows, study, cores) {
     def lines = cells.collect { row -> '  ' + row.withIndex().collect { cell, column -> column ? cell.padLeft(widths[column]) : cell.padRight(widths[column]) }.join('  ') }
     def counted = rows.findAll { row -> row.tasks != null }
     def hours = rows.collect { row -> (row.seconds ?: 0) / 3600 }.sum()
-    def open = rows.any { row -> row.tasks == null || row.seconds == null || row.writes == null } ? 'at least ' : ''
-    def total = "  total: ${open}${grouped(counted.collect { row -> row.tasks }.sum())} tasks, ${open}${shortNumber(hours)} core-hours (${shortNumber(planHours(rows, cores))} h on ${cores} cores, ${shortNumber(planHours(rows, 100))} h on 100), ${open}${gigabytes(rows.collect { row -> row.writes ?: 0 }.sum())} written"
-    return (["Plan of the run, by rates measured elsewhere (docs/usage.md, Planning): ${study.described}"] + lines + [total] + study.notes.collect { note -> "  ${note}" }).join('\n')
+    def open = ['tasks', 'seconds', 'writes'].collectEntries { column -> [column, rows.any { row -> row[column] == null } ? 'at least ' : ''] }
+    def spent = hours ? "${open.seconds}${shortNumber(hours)} core-hours (${shortNumber(planHours(rows, cores))} h on ${cores} cores, ${shortNumber(planHours(rows, 100))} h on 100)" : '? core-hours'
+    def written = rows.collect { row -> row.writes ?: 0 }.sum()
+    def total = "  total: ${open.tasks}${grouped(counted.collect { row -> row.tasks }.sum())} tasks, ${spent}, ${written || !open.writes ? "${open.writes}${gigabytes(written)}" : '?'} written"
+    return (["Plan of the run, by rates measured elsewhere (docs/usage.md, Planning)${study.described ? ": ${study.described}" : ''}"] + lines + [total] + study.notes.collect { note -> "  ${note}" }).join('\n')
 }
 
 def grouped(number) {
@@ -110,7 +112,8 @@ def studyNumbers(constants, options, steps, files) {
     def panels = files.ld_panels.collect { row -> genotypeNumbers(row) + [chromosome: row[2], panel: row[0].tokenize('.')[0]] }
     def first = panels.findAll { panel -> panel.panel == 'ld_panel_1' }
     def images = imageNumbers(files)
-    def people = [images.people, files.covariates ? lineCount(files.covariates) - 1 : null].findAll { number -> number != null }
+    def rows = files.covariates ? lineCount(files.covariates) : null
+    def people = [images.people, rows ? rows - 1 : null].findAll { number -> number }
     def in_genotypes = sets.collect { set -> set.people }.findAll { number -> number != null }.min()
     def n = steps.represent || steps.import_ldrs ? (people + [in_genotypes]).findAll { number -> number != null }.min() : options.n_subjects ?: null
     def N = steps.represent ? images.voxels : null
@@ -139,19 +142,19 @@ def studyNumbers(constants, options, steps, files) {
         panel_tasks: first.collect { panel -> panel.chromosome }.unique().size(),
         panel_variants: panel_variants,
         panel_people: panels.collect { panel -> panel.people }.findAll { number -> number != null }.max(),
-        converted_bytes: converted.collect { row -> bytesOf(row[3]) }.sum() ?: 0,
-        genotypes: converted.collect { row -> bytesOf(row[3]) }.max() ?: 0,
-        samples: sampled ? bytesOf(sampled[5]) : n == null ? 0 : 20 * n,
-        variant_list: files.genotypes.collect { row -> row[4] ? bytesOf(row[4]) : 0 }.max() ?: 0,
+        converted_bytes: converted ? total(converted.collect { row -> sizeOf(row[3]) }) : 0,
+        genotypes: most(converted.collect { row -> sizeOf(row[3]) }),
+        samples: sampled ? sizeOf(sampled[5]) : n == null ? 0 : 20 * n,
+        variant_list: most(files.genotypes.collect { row -> row[4] ? sizeOf(row[4]) : 0 }),
         chunk_variants: options.split_genotypes ? options.chunk_variants : sets.collect { set -> set.variants ?: 0 }.max() ?: 0,
-        offsets: files.loco_predictions ? bytesOf(files.loco_predictions[1]) : 0,
-        sumstats: files.component_sumstats.collect { row -> bytesOf(row[2]) }.max() ?: 0,
+        offsets: files.loco_predictions ? sizeOf(files.loco_predictions[1]) : 0,
+        sumstats: most(files.component_sumstats.collect { row -> sizeOf(row[2]) }),
         matrix: options.genetic_correlation_matrix ? 1 : 0,
         tables: 0
     ]
-    def given = [dataset: files.minimal, ld: files.ld_reference].findAll { _name, file -> file }.collectEntries { name, file -> [name, bytesOf(file)] }
+    def given = [dataset: files.minimal, ld: files.ld_reference].findAll { _name, file -> file }.collectEntries { name, file -> [name, sizeOf(file)] }
     def columns = numbers.covariates == null ? null : numbers.components + numbers.covariates
-    def lengths = files.covariates ? bytesOf(files.covariates) : 0
+    def lengths = files.covariates ? sizeOf(files.covariates) : 0
     return numbers + given + [
         columns: columns,
         tasks: [
@@ -169,32 +172,53 @@ def studyNumbers(constants, options, steps, files) {
         shares: ['select_subjects', 'import_ldrs', 'fit_null'].collectEntries { stage -> [stage, [covariates: lengths]] } + [
             ld_blocks: [samples: panelBytes(files, 5), variant_list: panelBytes(files, 4)]
         ],
-        described: described(numbers, images, r),
-        notes: notes(numbers, steps, r)
+        described: described(numbers, images, steps, r),
+        notes: notes(numbers, options, steps, r)
     ]
 }
 
 // Bytes of a companion of both panels' genotypes, of the chromosome where it is largest.
 def panelBytes(files, column) {
-    def sizes = files.ld_panels.groupBy { row -> row[2] }.collect { _chromosome, rows -> rows.collect { row -> row[column] ? bytesOf(row[column]) : 0 }.sum() }
-    return sizes.max() ?: 0
+    def sizes = files.ld_panels.groupBy { row -> row[2] }.collect { _chromosome, rows -> total(rows.collect { row -> row[column] ? sizeOf(row[column]) : 0 }) }
+    return most(sizes)
+}
+
+// What an action finds out about a file; null where it cannot be read. A plan ends no run: the
+// stage that needs the file names it and says what is wrong with it.
+def readable(action) {
+    try {
+        return action.call()
+    }
+    catch (Exception _unreadable) {
+        return null
+    }
+}
+
+// Bytes of a file or of files, or null.
+def sizeOf(files) {
+    return readable { bytesOf(files) }
+}
+
+// The largest, 0 of none; null where one is not known.
+def most(numbers) {
+    return numbers.any { number -> number == null } ? null : numbers.max() ?: 0
 }
 
 def total(numbers) {
     return numbers && numbers.every { number -> number != null } ? numbers.sum() : null
 }
 
-def described(numbers, images, r) {
+def described(numbers, images, steps, r) {
     def said = [
         numbers.people ? "${grouped(numbers.people)} people at most" : '',
         numbers.voxels ? "${images.counted ? '' : 'about '}${grouped(numbers.voxels)} voxels" : '',
-        "${numbers.components} components${r ? '' : ' (assumed)'}",
+        r || steps.represent || steps.import_ldrs ? "${numbers.components} components${r ? '' : ' (assumed)'}" : '',
         numbers.variants ? "${grouped(numbers.variants)} variants" : ''
     ]
     return said.findAll { text -> text }.join(', ')
 }
 
-def notes(numbers, steps, r) {
+def notes(numbers, options, steps, r) {
     def said = []
     if (steps.represent && numbers.voxels == null) {
         said += ['not known before the images are read: the number of voxels, and what follows from it']
@@ -202,31 +226,42 @@ def notes(numbers, steps, r) {
     if (steps.represent && numbers.people == null) {
         said += ['not known before the images are read: the number of people, and what follows from it']
     }
-    if (!r) {
+    if (options.minimal) {
+        said += ['not known before the dataset is read: the numbers of variants, voxels and components, and what follows from them']
+    }
+    else if (!steps.represent || options.bases) {
+        said += ["not known before the bases are read: ${(steps.represent ? [] : ['voxels']).plus(r ? [] : ['components']).collect { name -> "the number of ${name}" }.join(', ')}${r ? '' : "; ${numbers.components} components are assumed"}"]
+    }
+    else if (!r) {
         said += ["not known before FIT_BASES has run: the number of components; ${numbers.components} are assumed"]
     }
     if (steps.associate && !steps.import_sumstats && numbers.variants == null) {
-        said += ['not known before the genotypes are converted: the number of variants, and what follows from it']
+        said += ['not known before the genotypes are read: the number of variants, and what follows from it']
     }
-    return said
+    return said.findAll { note -> !note.endsWith(': ') }
 }
 
-// Variants and people of a genotype file, by its header: null where the format has none.
+// Variants and people of a genotype file, by its header: null where the format has none, or the
+// file is none of this format.
 def genotypeNumbers(row) {
     def main = row[3]
     def format = row[1]
     if (format == 'pgen' || format == 'bgen') {
-        def head = main.withInputStream { stream -> stream.readNBytes(16) }
-        def numbers = java.nio.ByteBuffer.wrap(head).order(java.nio.ByteOrder.LITTLE_ENDIAN)
+        def head = readable { main.withInputStream { stream -> stream.readNBytes(16) } }
+        def numbers = java.nio.ByteBuffer.wrap(head ?: ''.bytes).order(java.nio.ByteOrder.LITTLE_ENDIAN)
         def at = format == 'pgen' ? 3 : 8
-        return head.length < 16 ? [variants: 0, people: 0] : [variants: numbers.getInt(at), people: numbers.getInt(at + 4)]
+        return numbers.capacity() < 16 ? [variants: null, people: null] : [variants: positive(numbers.getInt(at)), people: positive(numbers.getInt(at + 4))]
     }
     if (format == 'bed') {
-        def people = lineCount(row[5])
-        def bytes = Math.ceil(people / 4)
-        return [variants: bytes ? ((bytesOf(main) - 3) / bytes) as long : 0, people: people]
+        def people = positive(lineCount(row[5]))
+        def size = sizeOf(main)
+        return [variants: people && size ? positive(((size - 3) / Math.ceil(people / 4)) as long) : null, people: people]
     }
     return [variants: null, people: null]
+}
+
+def positive(number) {
+    return number && number > 0 ? number : null
 }
 
 // People, voxels and bytes of the images; null where only reading them tells.
@@ -236,36 +271,43 @@ def imageNumbers(files) {
         return [people: null, voxels: null, bytes: 0, image: 0, counted: false]
     }
     def many = files.images.any { batch -> batch[1] }
-    def image = bytesOf(all[0])
+    def image = sizeOf(all[0])
     def mask = files.image_parts.mask
     return [
-        people: many ? null : files.images.collect { batch -> lineCount(batch[2][0]) }.sum(),
+        people: many ? null : total(files.images.collect { batch -> lineCount(batch[2][0]) }),
         voxels: mask && files.image_parts.specifications.size() == 1 ? maskVoxels(mask[0]) : null,
-        bytes: image * all.size(),
+        bytes: image == null ? null : image * all.size(),
         image: image,
         counted: true
     ]
 }
 
+// Lines that are not empty, or null.
 def lineCount(path) {
     return withText(path) { reader -> reader.lines().filter { line -> !line.isEmpty() }.count() }
 }
 
 def withText(path, action) {
-    return path.withInputStream { stream ->
-        def plain = path.name.endsWith('.gz') && bytesOf(path) ? new java.util.zip.GZIPInputStream(stream) : stream
-        action.call(new BufferedReader(new InputStreamReader(plain, 'UTF-8')))
+    return readable {
+        path.withInputStream { stream ->
+            def plain = path.name.endsWith('.gz') && bytesOf(path) ? new java.util.zip.GZIPInputStream(stream) : stream
+            action.call(new BufferedReader(new InputStreamReader(plain, 'UTF-8')))
+        }
     }
 }
 
 // Columns of the null model: the intercept, and the covariates that are used.
 def covariateCount(options, path) {
-    def header = withText(path) { reader -> reader.readLine() } ?: ''
-    return 1 + (options.covariate_columns ? options.covariate_columns.tokenize(',').size() : Math.max(0, header.split('[\t,;]').size() - 1))
+    def header = withText(path) { reader -> reader.readLine() }
+    return header == null ? null : 1 + (options.covariate_columns ? options.covariate_columns.tokenize(',').size() : Math.max(0, header.split('[\t,;]').size() - 1))
 }
 
 // The cells of a NIfTI mask that are not 0; null where the file is none.
 def maskVoxels(path) {
+    return readable { cellsBeyondZero(path) }
+}
+
+def cellsBeyondZero(path) {
     // Packed by its content, whatever its name says: the stage tells what is wrong with it.
     def mark = path.withInputStream { stream -> stream.readNBytes(2) }
     def packed = mark.length == 2 && mark[0] == 31 && mark[1] == -117
@@ -282,8 +324,18 @@ def maskVoxels(path) {
     def width = header.getShort(72) / 8 as int
     def cells = (1..3).collect { axis -> Math.max(1, header.getShort(40 + 2 * axis)) as long }.inject { one, other -> one * other }
     def start = header.getFloat(108) as int
-    if (header.getInt(0) != 348 || width < 1 || start + cells * width > bytes.length) {
+    if (header.getInt(0) != 348 || !(width in [1, 2, 4, 8]) || start < 352 || start + cells * width > bytes.length) {
         return null
     }
-    return java.util.stream.IntStream.range(0, cells as int).filter { cell -> (0..<width).any { byte_ -> bytes[start + cell * width + byte_] != 0 } }.count()
+    // Whole cells against 0 by Java's own streams: a closure a cell would take minutes.
+    def body = java.nio.ByteBuffer.wrap(bytes, start, (cells * width) as int).slice().order(order)
+    def count = cells as int
+    if (width == 8) {
+        def values = java.nio.LongBuffer.allocate(count).put(body.asLongBuffer()).array()
+        return cells - java.util.Arrays.stream(values).boxed().filter(java.util.function.Predicate.isEqual(0L)).count()
+    }
+    def values = width == 1
+        ? new String(bytes, start, count, 'ISO_8859_1').chars()
+        : width == 2 ? body.asCharBuffer().chars() : java.util.Arrays.stream(java.nio.IntBuffer.allocate(count).put(body.asIntBuffer()).array())
+    return cells - values.boxed().filter(java.util.function.Predicate.isEqual(0)).count()
 }

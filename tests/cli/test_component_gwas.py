@@ -12,6 +12,7 @@ import pytest
 
 from rvga import formats
 from rvga.coding import decode_z
+from rvga.tile_products import available
 from rvga_component_gwas import main as component_gwas
 from small_study import (
     MISSING,
@@ -64,6 +65,7 @@ def test_chunk_holds_least_squares(run_stage, study, tmp_path):
         assert chunk.attributes["sample_hash"] == null.attributes["sample_hash"]
         assert "bases" not in chunk
     numbers = json.loads(summary.read_text())["numbers"]
+    assert numbers["arithmetic"] == ["whole" if available() else "single"]
     assert numbers["read"] == 60
     assert numbers["written"] == 59
     assert numbers["counts"] == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tracemalloc
 
 import nibabel
 import numpy as np
@@ -22,7 +23,7 @@ from heritability_study import (
 )
 from rvga import heritability as h
 from rvga import published
-from rvga.genetic_covariance import GeneticCovariance
+from rvga.genetic_covariance import CrossEstimate, GeneticCovariance
 from rvga.jackknife import jackknife_standard_error
 from rvga.ld_reference import LdReference
 from rvga.tables import read_table
@@ -292,6 +293,27 @@ def test_what_the_intercepts_say_is_warned_of():
     args.overlap, warnings = "possible", []
     rvga_cross_trait.warn_of_overlap(args, numbers, warnings)
     assert not warnings
+
+
+def test_jackknife_of_many_voxels_is_never_held_whole():
+    """By parts it is what all voxels at once give, in less memory than groups by voxels."""
+    rng = np.random.default_rng(5)
+    groups, N = 40, 30_000
+    A = rng.normal(size=(groups, 4, 9))
+    Gammas, rows = A @ A.transpose(0, 2, 1), rng.normal(size=(N, 3))
+    found = CrossEstimate(Gammas.mean(axis=0), Gammas, None, None, np.eye(4), 1, True)
+    tracemalloc.start()
+    rho, error, how = rvga_cross_trait.correlations(found, rows, "jackknife", None)
+    again = h.cross_trait_jackknife(Gammas, rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert how == "jackknife"
+    assert peak < 0.6 * 8 * groups * N
+    each = np.stack([h.cross_trait_ratio(G, rows) for G in Gammas])
+    whole = groups * h.cross_trait_ratio(found.Gamma, rows) - (groups - 1) * each.mean(axis=0)
+    np.testing.assert_allclose(rho, whole, rtol=1e-10)
+    np.testing.assert_allclose(error, np.sqrt((groups - 1) * each.var(axis=0)), rtol=1e-10)
+    np.testing.assert_array_equal(error, again)
 
 
 @pytest.mark.parametrize("how", ["jackknife", "auto"])

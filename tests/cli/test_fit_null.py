@@ -110,7 +110,7 @@ def test_a_redundant_covariate_is_named_not_fatal(study, tmp_path):
     assert numbers["covariates_redundant"] == ["age_months"]
 
 
-@pytest.mark.parametrize("words", [("1", "2"), ("M", "F"), ("male", "Female")])
+@pytest.mark.parametrize("words", [("1", "2"), ("1.0", "2.0"), ("M", "F"), ("male", "Female")])
 def test_sexes_are_written_in_the_order_of_the_subjects(study, tmp_path, words):
     lines = study[0].covariates.read_text().splitlines()[1:]
     names = [line.split("\t")[0] for line in lines]
@@ -125,6 +125,7 @@ def test_sexes_are_written_in_the_order_of_the_subjects(study, tmp_path, words):
     with formats.open_file(tmp_path / "n.h5", "null") as found:
         expected = [sex_of[name] for name in found.array("subject")]
         assert found["sex"][...].tolist() == expected
+        assert found.parameters["sex_column"] == "is"
         # Taken as they are, not as a covariate, whose missing value would leave a person out.
         assert json.loads(found.attributes["covariates"]) == ["age", "site=b", "site=c"]
 

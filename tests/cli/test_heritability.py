@@ -326,6 +326,20 @@ def test_variants_missing_from_the_dataset_do_not_bias(study, result, tmp_path):
     np.testing.assert_allclose(table.heritability_raw, expected, rtol=1e-4)
 
 
+def test_a_reference_of_an_earlier_version_is_warned_of(study, tmp_path):
+    made, reference = study
+    older, said = tmp_path / "older.ld.h5", "older.ld.h5 lacks the dataset 't_1_ratio'"
+    older.write_bytes(reference.read_bytes())
+    with h5py.File(older, "r+") as file:
+        del file["t_1_ratio"]
+    arguments = heritability_args(made, older, tmp_path)
+    done = run_stage("heritability", arguments, "--summary", tmp_path / "s.json")
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert any(said in warning for warning in summary["warnings"])
+
+
 def other_positions(made, folder: Path) -> Path:
     """Return a reference on positions that the dataset does not have."""
     panels = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -44,6 +45,9 @@ def chunks(tmp_path_factory):
     make("other_panel.h5", "10", "c")
     make("other_seed.h5", "10", "b", "--seed", "9")
     make("one.h5", "10", None, "--seed", "7")
+    (folder / "older.h5").write_bytes((folder / "ld.10.h5").read_bytes())
+    with h5py.File(folder / "older.h5", "r+") as file:
+        del file["t_1_ratio"]
     return folder
 
 
@@ -61,7 +65,7 @@ def test_chromosomes_are_joined_in_genome_order(chunks, tmp_path, run_stage):
         assert whole.m == two.m + ten.m
         blocks = [*two.blocks(), *ten.blocks()]
         for (_, _, ours), (_, _, theirs) in zip(whole.blocks(), blocks, strict=True):
-            for name in ("M", "share", "R_a", "R_b", "T"):
+            for name in ("M", "share", "R_a", "R_b", "T", "t_1_ratio"):
                 np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
         assert whole.envelope["error_traces"].shape == (2, 4)
     numbers = json.loads(summary.read_text())["numbers"]
@@ -93,6 +97,7 @@ def test_one_panel_that_was_split_is_warned_of_and_recorded(chunks, tmp_path, ru
         (["ld.2.h5", "other_panel.h5"], "different people of LD panel 2"),
         (["ld.2.h5", "other_seed.h5"], "was made with seed 9"),
         (["ld.2.h5", "one.h5"], "different people of LD panel 1"),
+        (["ld.2.h5", "ld.5.h5", "older.h5"], "older.h5 lacks the dataset 't_1_ratio'"),
         (["a2.pgen"], "not a readable HDF5 file"),
         (["nothing.h5"], "no such file"),
     ],

@@ -15,7 +15,7 @@ from rvga.genotypes import open_genotypes
 
 pytestmark = [pytest.mark.xdist_group("nextflow-chain"), needs_plink2]
 
-INPUTS = ("images", "mask", "covariates", "categorical_columns", "genome_build")
+INPUTS = ("images", "mask", "covariates", "categorical_columns", "genome_build", "known_loci")
 # Those of the ``test`` profile, and its name of the study.
 OPTIONS = ["--study", "test", "--chunk_variants", 1000, "--images_per_batch", 150]
 OPTIONS += ["--tail_draws", 2000, "--scan_parts", 2]

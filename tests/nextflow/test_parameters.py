@@ -306,8 +306,15 @@ def test_a_mistake_has_one_message(case, messages):
             ["--images", "absent.csv", "--mask", "mask.nii.gz", "--covariates", "covariates.tsv"],
             ["absent.csv, line 3: ", "c.nii.gz: no such file (column image)"],
         ),
+        (
+            [
+                *("--images", "images.csv", "--mask", "mask.nii.gz"),
+                *("--covariates", "covariates.tsv", "--outdir", "images.csv/below"),
+            ],
+            ["--outdir images.csv/below: nothing can be written there"],
+        ),
     ],
-    ids=["parameters", "sheet"],
+    ids=["parameters", "sheet", "folder"],
 )
 def test_a_mistake_ends_the_run_with_status_2(arguments, expected, study, nextflow):
     run = nextflow(study, *arguments)

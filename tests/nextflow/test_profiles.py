@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -76,6 +78,9 @@ def test_a_profile_sets_what_its_name_says(profiles, configurations):
     if scheduler:
         assert found["process"]["executor"] == SCHEDULERS[scheduler[0]]
         assert found["process"]["queue"] == "long"
+        # This machine's processors and memory say nothing of the nodes'.
+        if not set(names) & set(SIMULATED):
+            assert found["process"]["resourceLimits"] == {}
     else:
         assert found["process"].get("executor", "local") == "local"
         assert found["process"]["resourceLimits"]["cpus"] >= 1
@@ -106,3 +111,60 @@ def test_environments_install_the_same_lock_on_the_same_python():
     assert versions[0] == versions[1] == versions[2]
     for text in (environment, docker, apptainer):
         assert "plink2" in text
+    installed = [shell_words(text) for text in (docker, apptainer)]
+    assert len(installed[0]) == 2
+    assert installed[0] == installed[1]
+
+
+def shell_words(text: str) -> list[list[str]]:
+    """Return the commands of a recipe that install packages, by words."""
+    commands = re.split(r"\n|&&", text.replace("\\\n", " "))
+    return [line.split() for line in commands if re.search(r"\binstall --", line)]
+
+
+def test_the_text_of_the_conda_environment_changes_with_the_lock():
+    # Nextflow keys the environment on this text, and would keep an old one for a new lock.
+    lock = hashlib.sha256((REPOSITORY / "containers/requirements.lock").read_bytes()).hexdigest()
+    environment = (REPOSITORY / "conf/environment.yml").read_text()
+    assert f"sha256 of containers/requirements.lock: {lock}" in environment
+
+
+# Keeps what a job asks for, and refuses it as a scheduler does.
+REFUSING = """#!/bin/bash
+grep '^#SBATCH' .command.run > '{asked}'
+echo 'sbatch: error: invalid partition specified: long' >&2
+echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2
+exit 1
+"""
+
+
+def test_a_job_that_is_refused_and_what_it_asked_for(tmp_path, nextflow):
+    asked = tmp_path / "asked"
+    for name, text in {"sbatch": REFUSING.format(asked=asked), "squeue": "#!/bin/bash\n"}.items():
+        (tmp_path / "programs").mkdir(exist_ok=True)
+        (tmp_path / "programs" / name).write_text(text)
+        (tmp_path / "programs" / name).chmod(0o755)
+    (tmp_path / "x.h5").touch()
+    # More than this machine has, for the label of the first stage.
+    site = tmp_path / "site.config"
+    site.write_text(
+        "process { withLabel: 'medium' { cpus = 900; memory = 9000.GB; time = 3.h } }\n"
+    )
+    # A link into the work folder, as an earlier run may have left it.
+    (tmp_path / "results/pipeline_info").mkdir(parents=True)
+    (tmp_path / "kept").write_text("of an earlier task")
+    (tmp_path / "results/pipeline_info/params.json").symlink_to(tmp_path / "kept")
+    run = nextflow(
+        tmp_path, "-c", site, "-profile", "slurm", "--queue", "long", "--minimal", "x.h5",
+        environment={"PATH": f"{tmp_path / 'programs'}{os.pathsep}{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert run.returncode == 1, run.text
+    said = [line for line in run.text.splitlines() if "ERROR ~" in line][-1]
+    assert re.search(r"IMAGE_TAIL \(\w+\): not submitted: sbatch: error: Batch job sub", said)
+    options = " ".join(asked.read_text().split())
+    for option in ("-c 900", "-t 03:00:00", "--mem 9216000M", "-p long"):
+        assert f"#SBATCH {option}" in options
+    kept = json.loads((tmp_path / "results/pipeline_info/params.json").read_text())
+    assert kept["minimal"] == "x.h5"
+    assert kept["scan_parts"] == 8
+    assert (tmp_path / "kept").read_text() == "of an earlier task"

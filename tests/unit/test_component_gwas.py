@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from rvga import component_gwas
+from rvga import component_gwas, tile_products
 from rvga.coding import MISSING_CODE, decode_z, encode_z
 from rvga.component_gwas import Workspace, null_model
 from rvga.component_gwas import associate_block as associate_packed
@@ -110,6 +110,37 @@ def test_one_person_far_from_all_others_is_exact(data):
     null, A = make(covariates, far)
     expected = least_squares(mean_imputed(calls), covariates, far)
     within_rule(*statistics(associate_block(calls, null), A, null.nu), *expected)
+
+
+@pytest.mark.parametrize(("share", "exact"), [(0.5, True), (0.9, False)])
+def test_components_of_one_person_are_not_rounded_to_whole_numbers(products, share, exact):
+    # One person's share of the sum of squares: 100 or 134 times the root mean square.
+    n = 20_000
+    S = np.random.default_rng(2).normal(size=(n, 2))
+    S[:, 1] *= np.sqrt((1 - share) / np.square(S[1:, 1]).sum())
+    S[0, 1] = np.sqrt(share)
+    Q = np.full((n, 1), n**-0.5)
+    whole = products == "whole numbers"
+    assert null_model(Q, S).arithmetic == ("whole" if whole and exact else "single")
+    # What is allowed is within the rule, with covariates and components that explain the most.
+    if whole:
+        error = 6 * tile_products.rounding(S).max() / np.sqrt(0.1 * 0.5)
+        assert (error <= 1e-4) == exact
+
+
+def test_memory_serves_null_models_of_both_kinds(data, products):
+    covariates, ldrs, calls = data
+    null, _ = make(covariates, ldrs)
+    residual = null.residuals
+    workspace = Workspace(R + P, M)
+    expected = associate_block(calls, null).z
+    for tiles in (False, True) if products == "whole numbers" else (False,):
+        other = null_model(null.Q, residual, tiles=tiles)
+        assert other.arithmetic == ("whole" if tiles else "single")
+        found = associate_block(calls, other, workspace=workspace).z
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(ValueError, match="memory is for 3 columns, the null model has 9"):
+        associate_block(calls, null, workspace=Workspace(3, M))
 
 
 def test_agrees_with_statsmodels(data):

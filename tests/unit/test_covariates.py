@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rvga.covariates import read_covariates
+from rvga.covariates import read_covariates, read_sexes
 from rvga.errors import InputError
 
 
@@ -91,6 +91,13 @@ def test_only_ids_means_no_covariates(tmp_path):
 def test_bad_tables(tmp_path, text, options, message):
     with pytest.raises(InputError, match=message):
         read_covariates(write(tmp_path, text), **options)
+
+
+def test_sexes_of_others_are_not_looked_at(tmp_path):
+    path = write(tmp_path, "subject\tsex\na\t1.0\nb\t0\nc\t2.0\nd\tNA\n")
+    assert read_sexes(path, "sex", ["d", "c", "a", "e"]).tolist() == [0, 2, 1, 0]
+    with pytest.raises(InputError, match="subject 'b' has '0' in sex_column 'sex'"):
+        read_sexes(path, "sex", ["a", "b"])
 
 
 def test_a_sample_beyond_the_table_is_refused(tmp_path):

@@ -84,3 +84,53 @@ def test_more_components_than_there_are_is_bad_input():
 def test_images_without_variation_are_bad_input():
     with pytest.raises(InputError, match="all images are equal"):
         fpca.principal_components(np.zeros((10, 50)), number=2)
+
+
+N_FLAT, R_FLAT = 600, 20
+FLAT = {
+    "equal": np.ones(N_FLAT - R_FLAT),
+    "nearly equal": np.linspace(1.001, 0.999, N_FLAT - R_FLAT),
+    "ten per cent": np.linspace(1.1, 0.9, N_FLAT - R_FLAT),
+    "two levels": np.r_[np.linspace(1.1, 0.9, 300), np.full(N_FLAT - R_FLAT - 300, 0.01)],
+}
+
+
+@pytest.mark.parametrize("noise", FLAT)
+def test_error_is_that_of_components_above_noise_of_equal_variance(noise):
+    eigenvalues = np.r_[np.linspace(5, 2, R_FLAT), FLAT[noise]]
+    U = np.linalg.qr(np.random.default_rng(1).normal(size=(N_FLAT, N_FLAT)))[0]
+    C = (U * eigenvalues) @ U.T
+    rounded = C.astype(np.float32)
+    rough = fpca.KrylovSpectrum(
+        lambda V: rounded @ V.astype(np.float32),
+        N_FLAT, eigenvalues.sum(), block=fpca.block_size(R_FLAT), seed=3, dtype=np.float32,
+    )  # fmt: skip
+    fpca.krylov_components(
+        rough, number=R_FLAT, most=100, tolerance=fpca.ROUGH_TOLERANCE, to_be_corrected=True
+    )
+    found = fpca.refined_components(rough, lambda V: C @ V, R_FLAT)
+    true = U[:, :R_FLAT]
+    angle = np.linalg.norm(found.bases - true @ (true.T @ found.bases), 2)
+    assert angle <= 1.25 * found.angle
+    assert found.converged
+    assert found.angle <= fpca.ANGLE_TOLERANCE
+    np.testing.assert_allclose(found.eigenvalues, eigenvalues[:R_FLAT], rtol=1e-9)
+
+
+def test_the_best_is_kept_where_corrections_bring_nothing():
+    # A product with noise, as no more than so many digits would leave it: the angle cannot fall.
+    rng = np.random.default_rng(1)
+    eigenvalues = np.r_[np.linspace(5, 2, 8), np.linspace(0.5, 0, 192)]
+    U = np.linalg.qr(rng.normal(size=(200, 200)))[0]
+    C = (U * eigenvalues) @ U.T
+    rough = fpca.KrylovSpectrum(lambda V: C @ V, 200, eigenvalues.sum(), block=32, seed=3)
+    fpca.krylov_components(rough, number=8, most=50)
+    told = []
+    found = fpca.refined_components(
+        rough, lambda V: C @ V + 1e-4 * rng.normal(size=V.shape), 8, progress=told.append
+    )
+    angles = [float(line.split()[-1]) for line in told]
+    assert found.angle == pytest.approx(min(angles), rel=0.06)
+    assert not found.converged
+    assert found.passes == rough.passes + len(told) < fpca.MOST_PASSES
+    assert all(angle >= found.angle * 0.94 for angle in angles[-2:])

@@ -66,8 +66,21 @@ class Dense:
         self.R_a, self.R_b, self.T = (diagonal(x) for x in (R_a, R_b, T))
         self.R_1 = (n_a * self.R_a + n_b * self.R_b) / (n_a + n_b)
         self.DM, self.factors = DM, factors
-        # What t₁ is in a study of 900 people, by column of M: linear in 1/n.
-        self.gain = [1 + one * (2 - (n_a + n_b) / 900) for one in ratio]
+        # What t₁ is in a study of 900 people, by column of M: linear in 1/n, and of what the
+        # variants that are there leave beside R's diagonal.
+        self.gain = []
+        for one, (i, j), whole, part in zip(
+            ratio, itertools.pairwise(reference.block_start), M, DM, strict=True
+        ):
+            R_1, kept_share = self.R_1[i:j, i:j], 1.0
+            before, after = (np.diag(V.T @ R_1 @ V) for V in (whole, part))
+            if not kept[i:j].all():
+                rest, left = (
+                    np.diag(V.T @ (R_1 - np.diag(np.diag(R_1))) @ V) for V in (whole, part)
+                )
+                kept_share = (left @ rest) / (rest @ rest)
+            change = kept_share * one * (2 - (n_a + n_b) / 900) * before
+            self.gain.append(1 + change / np.where(after == 0, 1, after))
         self.band = [bands.band_of(one) for one in share]
         self.Omega = diagonal([one @ one.T for one in DM])
         self.group = group_starts(self.sizes, number_of_groups(len(self.sizes)))

@@ -9,6 +9,7 @@ import pytest
 
 from heritability_study import correlated_dosages
 from rvga import ld
+from rvga.heritability import project_block
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,38 @@ def test_the_trace_is_that_of_the_studys_size():
     assert before > 0.001
     assert abs(after) < 0.15 * before
     np.testing.assert_array_equal(ld.trace_in_study(halves, None, 200, 3000.0), halves)
+
+
+def test_the_trace_of_some_variants_is_that_of_the_studys_size():
+    """What diag(M'RM) of a subset gains in one panel follows from what all variants gain.
+
+    The ratio of all variants is not theirs: the diagonal of R, which does not change, is more of
+    what a subset has.
+    """
+    rng = np.random.default_rng(8)
+    shares = (1.0, 0.7, 0.3)
+    mended, unscaled = [], []
+    for seed in range(12):
+        dosages = correlated_dosages(150, 1200, seed=100 + seed, decay=0.95).astype(np.float32)
+        frequency = dosages.mean(axis=1) / 2
+        dosages = dosages[np.minimum(frequency, 1 - frequency) > 0.05]
+        panel, other = dosages[:, :600], ld.standardise(dosages[:, 600:])
+        G_1, halves = ld.standardise(panel), [ld.standardise(panel[:, k::2]) for k in (0, 1)]
+        b = ld.make_block(*halves, other, np.zeros((300, 300)), 0.98, G_1)
+        for kept in shares:
+            there = rng.permutation(len(dosages)) < kept * len(dosages)
+            scores = np.where(there, 0.0, np.nan)[:, None]
+            seen = project_block(b.M, b.R_a, b.R_b, b.T, scores, 300, 300, b.t_1_ratio, 600.0)
+            before = np.trace(seen.H_1)
+            true = np.sum((G_1[there].T @ b.M[there].astype(float)) ** 2) / 600
+            mended.append((seen.t_1.sum() - true) / before)
+            unscaled.append((np.diag(seen.H_1) @ (1 + b.t_1_ratio) - true) / before)
+    mended, unscaled = (np.reshape(x, (-1, len(shares))).T for x in (mended, unscaled))
+    np.testing.assert_allclose(mended[0], 0, atol=1e-6)
+    for found, wrong in zip(mended[1:], unscaled[1:], strict=True):
+        assert abs(found.mean()) < 3 * found.std(ddof=1) / np.sqrt(len(found))
+        assert abs(found.mean()) < 0.5 * abs(wrong.mean())
+        assert abs(wrong.mean()) > 2e-4
 
 
 def test_a_block_keeps_what_one_panel_gains_over_its_halves(panels):

@@ -154,6 +154,24 @@ def test_people_in_common_are_dealt_with_as_the_program_does(given):
     np.testing.assert_allclose(jackknife_standard_error(each), RHO_PSEUDO_ERROR, rtol=0.015)
 
 
+@pytest.mark.parametrize(
+    ("score", "group", "message"),
+    [
+        (np.linspace(1, 9, 60), np.zeros(60, dtype=int), "in one group of LD blocks"),
+        (np.linspace(0, 1, 60), np.arange(60) % 3, "LD scores of all variants are at most 1"),
+        (np.full(60, 3.0), np.arange(60) % 3, "LD scores of all variants are equal"),
+        (np.where(np.arange(60) < 20, 5.0, 1.0) + (np.arange(60) < 9), np.arange(60) // 20,
+         "differ within one group"),
+    ],
+)  # fmt: skip
+def test_a_line_that_cannot_be_fitted_is_named(score, group, message):
+    y = np.random.default_rng(4).normal(size=(60, 2))
+    with pytest.raises(ValueError, match=message):
+        published.cross_trait_intercepts(
+            y, score, (500.0, 400.0), (np.array([0.3, 0.4]), 0.3), 40.0, group
+        )
+
+
 def test_left_out_intercepts_equal_a_plain_fit_with_the_same_weights():
     """Two rounds of weights from all variants, then least squares without each group."""
     rng = np.random.default_rng(3)

@@ -173,7 +173,8 @@ def test_notes_on_the_model_and_its_data():
     assert report.model_notes(report.Summaries([])) == []
     silent = [
         stage("fit_null", covariates_redundant=[]),
-        stage("component_gwas", haploid_heterozygotes={}),
+        stage("component_gwas", haploid_heterozygotes={}, arithmetic=["whole"]),
+        stage("component_gwas", haploid_heterozygotes={}, arithmetic=["whole"]),
         stage("minimal_dataset", n_repeated=0),
     ]
     assert report.model_notes(report.Summaries(silent)) == []
@@ -192,8 +193,10 @@ def test_notes_on_the_model_and_its_data():
                     n_chromosomes_with_offsets=22,
                     variance_left_by_offsets=[0.9, 0.75, None],
                 ),
-                stage("component_gwas", haploid_heterozygotes={"X": 3}),
-                stage("component_gwas", haploid_heterozygotes={"X": 4, "Y": 1}),
+                stage("component_gwas", haploid_heterozygotes={"X": 3}, arithmetic=["single"]),
+                stage(
+                    "component_gwas", haploid_heterozygotes={"X": 4, "Y": 1}, arithmetic=["whole"]
+                ),
                 stage("convert_genotypes", n_multiallelic_split=12, n_multiallelic_dropped=0),
                 stage("minimal_dataset", n_repeated=2),
                 stage(
@@ -220,6 +223,7 @@ def test_notes_on_the_model_and_its_data():
         "A variant carries 0.988 times the information",
         "22 chromosomes are offsets of the components; they leave 0.75 to 0.9 of the variance",
         "taken as missing: 7 on X, 1 on Y.",
+        "multiplied in whole numbers, others in single precision",
         "12 variants with several alleles were split.",
         "2 variants repeat another",
         "imported from 40 files (regenie, 6 significant digits)",

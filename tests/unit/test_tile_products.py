@@ -7,7 +7,7 @@ import pytest
 
 from rvga import tile_products
 from rvga.packed import DOSAGE_ONE, MISSING_DOSAGE, Packed, pack
-from rvga.tile_products import LARGEST_WHOLE, TileSpace, available, whole_columns
+from rvga.tile_products import LARGEST_WHOLE, TileSpace, available, rounding, whole_columns
 from small_study import dosages_of, hard_calls
 
 pytestmark = pytest.mark.skipif(
@@ -72,6 +72,34 @@ def test_many_rows_are_multiplied_part_by_part(monkeypatch):
     whole = products(pack(raw), X)[0]
     monkeypatch.setattr(tile_products, "_MOST_ROWS", 64)
     np.testing.assert_array_equal(products(pack(raw), X)[0], whole)
+
+
+@pytest.mark.parametrize("kind", ["calls", "dosages"])
+def test_rows_may_lie_apart(kind):
+    raw = hard_calls(40, 300, seed=5, missing=0.05)
+    block = pack(raw if kind == "calls" else dosages_of(raw, seed=1))
+    X = np.random.default_rng(1).normal(size=(300, 5))
+    apart = products(Packed(300, block.codes[::2]), X)[0]
+    np.testing.assert_array_equal(apart, products(block, X)[0][::2])
+
+
+@pytest.mark.parametrize("columns", [2, 4])
+def test_memory_for_another_number_of_columns_is_refused(columns):
+    block = pack(hard_calls(4, 70, seed=5))
+    X, out = np.ones((70, 3)), np.empty((4, 3))
+    with pytest.raises(ValueError, match=f"memory for {columns} columns, but 3 are multiplied"):
+        tile_products.tile_products(
+            block, np.ones(4), np.full(4, 70), whole_columns(X), TileSpace(columns), out
+        )
+
+
+def test_error_of_rounding_is_known():
+    X = np.random.default_rng(1).normal(size=(50_000, 3))
+    X[7] = [5, 500, 50_000]
+    columns = whole_columns(X)
+    error = np.rint(X / columns.unit) * columns.unit - X
+    size = np.sqrt(np.square(X).mean(axis=0))
+    np.testing.assert_allclose(rounding(X), error.std(axis=0) / size, rtol=0.02)
 
 
 def test_a_missing_code_is_what_the_formula_takes_off():

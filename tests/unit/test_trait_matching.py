@@ -205,3 +205,6 @@ def test_a_chunk_is_filtered_by_place_lifted_place_and_id(reference, chain):
 
 def test_reasons_are_summed_up_most_frequent_first():
     assert drop_summary({"a_b": 3, "c": 0, "d": 7}) == "7 d, 3 a b"
+    counts = {"matched_by_position": 9, "matched_by_rsid": 8, "alleles_swapped": 7}
+    counts |= {"strand_flipped": 6, "other_alleles": 5, "repeated": 1}
+    assert drop_summary(counts) == "5 other alleles, 1 repeated"
