@@ -26,6 +26,8 @@ help:
 	@echo "make clean  remove what the other targets made, the set-up included"
 
 setup: .venv/complete $(ENGINE)
+# Two engines that start at once would both make it, and one would fail.
+	@mkdir -p .engine/home
 
 .venv/complete: $(LOCK)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
