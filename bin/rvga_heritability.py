@@ -206,27 +206,34 @@ def own_intercepts(intercept: Intercept | None, kappa: np.ndarray, numbers: dict
     return table
 
 
+def estimates(h2: np.ndarray, error: np.ndarray, se_method: str) -> dict[str, object]:
+    """Return the columns of h² and its error: those in range shown, and all of them raw."""
+    reason = heritability_reasons(h2, error)
+    shown = reason == ""
+    log_p = neg_log_10_p_normal(h2, error, sides=1)
+    return {
+        "heritability": np.where(shown, h2, np.nan),
+        "standard_error": np.where(shown, error, np.nan),
+        "neg_log_10_p_value": log_p,
+        "false_discovery_rate": false_discovery_rate(log_p),
+        "heritability_raw": h2,
+        "standard_error_raw": error,
+        "se_method": se_method,
+        "reason": pd.Series(reason, dtype=object).where(~shown, None),
+    }
+
+
 def heritability_table(covariance: GeneticCovariance, se_method: str) -> pd.DataFrame:
     """Return the table of all voxels."""
     h2, error = covariance.heritability(se_method=se_method)
-    reason = heritability_reasons(h2, error)
-    shown = reason == ""
     x, y, z = three_axes(covariance.coordinates)
-    log_p = neg_log_10_p_normal(h2, error, sides=1)
     return pd.DataFrame(
         {
             "voxel": np.arange(covariance.N),
             "x_mm": x,
             "y_mm": y,
             "z_mm": z,
-            "heritability": np.where(shown, h2, np.nan),
-            "standard_error": np.where(shown, error, np.nan),
-            "neg_log_10_p_value": log_p,
-            "false_discovery_rate": false_discovery_rate(log_p),
-            "heritability_raw": h2,
-            "standard_error_raw": error,
-            "se_method": se_method,
-            "reason": pd.Series(reason, dtype=object).where(~shown, None),
+            **estimates(h2, error, se_method),
         }
     )
 
@@ -236,11 +243,8 @@ def region_table(
 ) -> pd.DataFrame:
     """Return h² of the mean image of each region; ``labels`` are 1 … k in the rows' order."""
     h2, error = covariance.heritability(rows, se_method)
-    reason = heritability_reasons(h2, error)
-    shown = reason == ""
     groups = [labels == label for label in range(1, len(names) + 1)]
     x, y, z = three_axes(np.stack([covariance.coordinates[group].mean(axis=0) for group in groups]))
-    log_p = neg_log_10_p_normal(h2, error, sides=1)
     return pd.DataFrame(
         {
             "region": names,
@@ -248,14 +252,7 @@ def region_table(
             "x_mm": x,
             "y_mm": y,
             "z_mm": z,
-            "heritability": np.where(shown, h2, np.nan),
-            "standard_error": np.where(shown, error, np.nan),
-            "neg_log_10_p_value": log_p,
-            "false_discovery_rate": false_discovery_rate(log_p),
-            "heritability_raw": h2,
-            "standard_error_raw": error,
-            "se_method": se_method,
-            "reason": pd.Series(reason, dtype=object).where(~shown, None),
+            **estimates(h2, error, se_method),
         }
     )
 

@@ -239,7 +239,7 @@ def _calls_of_word(builder, word):
     return builder.and_(shifted, ir.Constant(vector, [3] * CALLS_A_WORD))
 
 
-def _store(builder, vector, address, align):
+def store(builder, vector, address, align):
     builder.store(vector, builder.inttoptr(address, vector.type.as_pointer())).align = align
 
 
@@ -256,11 +256,22 @@ def _ask_for(builder, pointer, ahead, to_write):
     builder.call(function, [place, *(ir.Constant(_I32, x) for x in (int(to_write), keep, data))])
 
 
-def _constant(vector, value):
+def require_columns(memory: int, columns: int) -> None:
+    """Refuse memory that was made for another number of columns.
+
+    Raises
+    ------
+    ValueError
+    """
+    if memory != columns:
+        raise ValueError(f"memory for {memory} columns, but {columns} are multiplied")
+
+
+def constant(vector, value):
     return ir.Constant(vector, [value] * vector.count)
 
 
-def _load(builder, address, vector, align):
+def load(builder, address, vector, align):
     loaded = builder.load(builder.inttoptr(address, vector.as_pointer()))
     loaded.align = align
     return loaded
@@ -270,9 +281,9 @@ def _bytes(builder, codes):
     """Return the 64 pairs of bits of a vector of 16 bytes as 64 bytes, four by four."""
     wide = ir.VectorType(_I32, CALLS_A_WORD)
     codes = builder.zext(codes, wide)
-    codes = builder.or_(codes, builder.shl(codes, _constant(wide, 6)))
-    codes = builder.or_(codes, builder.shl(codes, _constant(wide, 12)))
-    return builder.and_(codes, _constant(wide, 0x03030303))
+    codes = builder.or_(codes, builder.shl(codes, constant(wide, 6)))
+    codes = builder.or_(codes, builder.shl(codes, constant(wide, 12)))
+    return builder.and_(codes, constant(wide, 0x03030303))
 
 
 @intrinsic
@@ -281,10 +292,10 @@ def bytes_of_calls(typing, source, missing, target):
 
     def generate(context, builder, signature, arguments):
         source, missing, target = arguments
-        codes = _load(builder, source, ir.VectorType(_BYTE, CALLS_A_WORD), 4)
-        absent = builder.and_(codes, builder.lshr(codes, _constant(codes.type, 1)))
-        absent = builder.and_(absent, _constant(codes.type, 0x55))
-        _store(builder, _bytes(builder, builder.select(missing, absent, codes)), target, 1)
+        codes = load(builder, source, ir.VectorType(_BYTE, CALLS_A_WORD), 4)
+        absent = builder.and_(codes, builder.lshr(codes, constant(codes.type, 1)))
+        absent = builder.and_(absent, constant(codes.type, 0x55))
+        store(builder, _bytes(builder, builder.select(missing, absent, codes)), target, 1)
         return context.get_dummy_value()
 
     return types.void(types.uintp, types.boolean, types.uintp), generate
@@ -302,7 +313,7 @@ def gather_calls(typing, source, mask, target):
             ir.FunctionType(ir.VoidType(), [vector, _BYTE.as_pointer(), bits]),
             "llvm.masked.compressstore.v64i8",
         )
-        codes = _load(builder, source, ir.VectorType(_BYTE, CALLS_A_WORD), 4)
+        codes = load(builder, source, ir.VectorType(_BYTE, CALLS_A_WORD), 4)
         calls = builder.bitcast(_bytes(builder, codes), vector)
         target = builder.inttoptr(target, _BYTE.as_pointer())
         builder.call(function, [calls, target, builder.bitcast(mask, bits)])
@@ -318,10 +329,10 @@ def pack_bytes(typing, source, target):
     def generate(context, builder, signature, arguments):
         source, target = arguments
         wide = ir.VectorType(_I32, CALLS_A_WORD)
-        calls = _load(builder, source, wide, 1)
-        calls = builder.or_(calls, builder.lshr(calls, _constant(wide, 6)))
-        calls = builder.or_(calls, builder.lshr(calls, _constant(wide, 12)))
-        _store(builder, builder.trunc(calls, ir.VectorType(_BYTE, CALLS_A_WORD)), target, 4)
+        calls = load(builder, source, wide, 1)
+        calls = builder.or_(calls, builder.lshr(calls, constant(wide, 6)))
+        calls = builder.or_(calls, builder.lshr(calls, constant(wide, 12)))
+        store(builder, builder.trunc(calls, ir.VectorType(_BYTE, CALLS_A_WORD)), target, 4)
         return context.get_dummy_value()
 
     return types.void(types.uintp, types.uintp), generate
@@ -339,7 +350,7 @@ def centre_calls(typing, word, centre, target):
         centred = builder.fsub(builder.sitofp(calls, floats), _splat(builder, centre, CALLS_A_WORD))
         missing = builder.icmp_unsigned("==", calls, ir.Constant(integers, [3] * CALLS_A_WORD))
         zero = ir.Constant(floats, [0.0] * CALLS_A_WORD)
-        _store(builder, builder.select(missing, zero, centred), target, 4)
+        store(builder, builder.select(missing, zero, centred), target, 4)
         return context.get_dummy_value()
 
     return types.void(types.uint32, types.float32, types.uintp), generate

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import get_cython_function_address
 
 from rvga.machine_code import compiled
-from rvga.packed import Packed, centre_tile, width
+from rvga.packed import Packed, centre_tile, require_columns, width
 
 # People expanded at a time: 512 variants of them are 1 MiB.
 _PEOPLE_PER_TILE = 512
@@ -96,10 +96,7 @@ def single_products(
     ValueError
         The memory is for another number of columns.
     """
-    if space.part.shape[1] != columns.columns:
-        raise ValueError(
-            f"memory for {space.part.shape[1]} columns, but {columns.columns} are multiplied"
-        )
+    require_columns(space.part.shape[1], columns.columns)
     _multiply(
         block.codes, mean.astype(np.float32), columns.values, space.tile, space.part, out,
         space.letter, space.sizes, space.factors,

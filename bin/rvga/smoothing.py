@@ -212,12 +212,17 @@ def sampled_window(voxels: np.ndarray | Space, bandwidth: float) -> float:
     """Return what ``mean_window`` does, from some of the voxels: fast for every bandwidth."""
     space = as_space(voxels)
     reach = REACH * bandwidth * _SLACK
-    members = space.members if isinstance(space, Joined) else [(None, space)]
-    total = 0.0
-    for _, member in members:
+    return sum(member.N * window for member, window in _sampled_windows(space, reach)) / space.N
+
+
+def _sampled_windows(space: Space, reach: float) -> list[tuple[Space, float]]:
+    """Return each member of a space, and the mean number of voxels in its window."""
+    members = [member for _, member in space.members] if isinstance(space, Joined) else [space]
+    windows = []
+    for member in members:
         sampled = member.sampled_window if isinstance(member, Cloud) else member.mean_window
-        total += member.N * sampled(reach)
-    return total / space.N
+        windows.append((member, sampled(reach)))
+    return windows
 
 
 def largest_bandwidth(voxels: np.ndarray | Space, bandwidth: float, most: float) -> float:
@@ -267,11 +272,9 @@ def sampled_neighbours(voxels: np.ndarray | Space, bandwidth: float) -> float:
     """
     space = as_space(voxels)
     reach = REACH * bandwidth * _SLACK
-    members = space.members if isinstance(space, Joined) else [(None, space)]
     total = 0.0
-    for _, member in members:
-        sampled = member.sampled_window if isinstance(member, Cloud) else member.mean_window
-        window = max(sampled(reach), 1.0)
+    for member, window in _sampled_windows(space, reach):
+        window = max(window, 1.0)
         at_once = int(np.clip(_BATCH_ENTRIES / window, 1, _SAMPLED_ROWS))
         number = int(np.clip(_SAMPLED_ENTRIES / window, _SAMPLED_ROWS, _SOURCES))
         starts = np.arange(0, member.N, at_once)

@@ -26,7 +26,18 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
 from rvga.machine_code import compiled
-from rvga.packed import DOSAGE_ONE, MISSING_DOSAGE, Packed, bytes_of_calls, prefetch, width
+from rvga.packed import (
+    DOSAGE_ONE,
+    MISSING_DOSAGE,
+    Packed,
+    bytes_of_calls,
+    constant,
+    load,
+    prefetch,
+    require_columns,
+    store,
+    width,
+)
 
 MISSING_CALL = 3
 # The largest number whose three signed digits are within 8 bits.
@@ -189,10 +200,7 @@ def tile_products(
     ValueError
         The memory is for another number of columns.
     """
-    if space.sums.shape[1] != columns.columns:
-        raise ValueError(
-            f"memory for {space.sums.shape[1]} columns, but {columns.columns} are multiplied"
-        )
+    require_columns(space.sums.shape[1], columns.columns)
     m = len(block)
     # Rows are found by their addresses.
     codes = np.ascontiguousarray(block.codes)
@@ -229,20 +237,6 @@ _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _POINTER = _I8.as_pointer()
 
 
-def _constant(vector, value):
-    return ir.Constant(vector, [value] * vector.count)
-
-
-def _load(builder, address, vector, align):
-    loaded = builder.load(builder.inttoptr(address, vector.as_pointer()))
-    loaded.align = align
-    return loaded
-
-
-def _store(builder, value, address):
-    builder.store(value, builder.inttoptr(address, value.type.as_pointer())).align = 64
-
-
 @intrinsic
 def _bytes_of_dosages(typing, source, part, target):
     """Store the upper (0) or lower (1) bytes of 64 dosage codes, or who is missing (2)."""
@@ -250,19 +244,19 @@ def _bytes_of_dosages(typing, source, part, target):
     def generate(context, builder, signature, arguments):
         source, part, target = arguments
         narrow = ir.VectorType(_I8, 64)
-        codes = _load(builder, source, ir.VectorType(_I16, 64), 2)
+        codes = load(builder, source, ir.VectorType(_I16, 64), 2)
         with builder.if_else(builder.icmp_signed("==", part, ir.Constant(part.type, 2))) as (
             absent,
             present,
         ):
             with absent:
-                missing = builder.icmp_unsigned("==", codes, _constant(codes.type, MISSING_DOSAGE))
-                _store(builder, builder.zext(missing, narrow), target)
+                missing = builder.icmp_unsigned("==", codes, constant(codes.type, MISSING_DOSAGE))
+                store(builder, builder.zext(missing, narrow), target, 64)
             with present:
                 lower = builder.icmp_signed("==", part, ir.Constant(part.type, 1))
-                upper = builder.lshr(codes, _constant(codes.type, 8))
+                upper = builder.lshr(codes, constant(codes.type, 8))
                 chosen = builder.select(lower, codes, upper)
-                _store(builder, builder.trunc(chosen, narrow), target)
+                store(builder, builder.trunc(chosen, narrow), target, 64)
         return context.get_dummy_value()
 
     return types.void(types.uintp, types.int64, types.uintp), generate
