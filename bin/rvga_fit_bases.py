@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rvga import cli, formats, fpca, projection, smoothing
-from rvga.covariance import SmoothedCovariance, prefetched
+from rvga import cli, digit_products, formats, fpca, projection, smoothing, tile_products
+from rvga.covariance import SmoothedCovariance
 from rvga.errors import InputError
 from rvga.geometry import Geometry, add_geometry
-from rvga.images import ImageSet, block_rows, filled, image_digests, require_same_images
-from rvga.parallel import ordered_map
+from rvga.images import ImageSet, block_rows, filled, require_same_images
+from rvga.parallel import ordered_map, read_ahead
 from rvga.surface import Surface
 
 IN_MEMORY_BYTES = 1 << 30
@@ -113,15 +113,14 @@ class Sample:
         InputError
             The images are of another run.
         """
-        digest = self._images.new_digest()
+        require_same_images(self._images.digest(self.subjects), selected)
         size = block_rows(self._images.n_voxels)
         # Squares are summed about a value near the mean, so that they keep their digits.
         first_rows = self._filled(self._images.rows(self.subjects[:size]))
         near = first_rows.mean(axis=0, dtype=np.float64)
 
         def sums(item: tuple[int, int, np.ndarray]):
-            first, stop, block = item
-            digests = image_digests(block)
+            _, _, block = item
             total, squares = np.zeros(self.N), 0.0
             complete = bool(np.isfinite(block).all())
             apart = np.empty(self.N)
@@ -129,18 +128,14 @@ class Sample:
                 np.subtract(row, near, out=apart)
                 total += apart
                 squares += float(apart @ apart)
-            return self.subjects[first:stop], digests, complete, total, squares
+            return complete, total, squares
 
         complete = True
-        done = ordered_map(sums, prefetched(self._images.blocks(self.subjects)), workers)
-        for subjects, digests, whole, total, squares in cli.progress(
-            done, -(-self.n // size), "mean: block"
-        ):
-            digest.add(subjects, digests)
+        done = ordered_map(sums, read_ahead(self._images.blocks(self.subjects), 1), workers)
+        for whole, total, squares in cli.progress(done, -(-self.n // size), "mean: block"):
             complete &= whole
             self.mean += total
             self.variance += squares
-        require_same_images(digest, selected)
         apart = self.mean / self.n
         self.mean = near + apart
         self.variance = self.variance / self.n - float(apart @ apart)
@@ -156,7 +151,9 @@ class Sample:
     def _filled(self, block: np.ndarray) -> np.ndarray:
         # The blocks are read many times, and most studies have no missing values.
         if self._complete:
-            return block[:, self._columns]
+            whole = isinstance(self._columns, slice)
+            # Indexing by columns would lay voxels, not images, side by side.
+            return block if whole else np.take(block, self._columns, axis=1)
         return filled(block, self._columns, self._voxel_mean)
 
 
@@ -225,7 +222,7 @@ def exact_spectrum(
         smoothed = np.empty((n, N), dtype=np.float32)
     first = 0
     total = -(-n // block_rows(N))
-    for block in cli.progress(prefetched(sample.blocks()), total, "smooth: block"):
+    for block in cli.progress(read_ahead(sample.blocks(), 1), total, "smooth: block"):
         # Smoothing is linear, so centring first loses nothing and saves digits in float32.
         stop = first + len(block)
         smoothed[first:stop] = smoothing.smooth(block - sample.mean, weights, workers=workers)
@@ -310,12 +307,13 @@ def components(args, sample: Sample, weights, scratch, drawn: list[str]) -> fpca
         total = sample.variance if weights is None else covariance.trace()
         cli.report(f"variance of the smoothed images: {total:.6g}")
         krylov = fpca.KrylovSpectrum(
-            lambda vectors: covariance.product(vectors, np.float32),
+            covariance.rough_product,
             N,
             total,
             block=fpca.block_size(args.components),
             seed=args.seed,
             dtype=np.float32,
+            workers=args.threads,
         )
 
         def explore(number: int) -> fpca.Components:
@@ -331,12 +329,20 @@ def components(args, sample: Sample, weights, scratch, drawn: list[str]) -> fpca
 
         def find(number: int) -> fpca.Components:
             r = explore(number).bases.shape[1]
-            return fpca.refined_components(krylov, covariance.product, r, progress=cli.report)
+            return fpca.refined_components(krylov, covariance.close_product, r, progress=cli.report)
 
         number = args.components
     if number == 0 and args.components_correlation > 0.0:
         number = by_correlation(args.components_correlation, explore, most, sample, drawn)
     return find(number)
+
+
+def krylov_bytes(number: int, N: int) -> int:
+    """Return the memory (bytes) that finding a number of components by products takes."""
+    vectors = max(fpca.block_size(number) + fpca.PROBES, fpca.refined_size(number))
+    return fpca.krylov_bytes(number, N) + digit_products.held_bytes(
+        block_rows(N), N, vectors, digit_products.CLOSE
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -363,7 +369,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             window = require_window(args.bandwidth, space)
         cli.state_memory(
             f"{n} images of {N} voxels" + (" (smoothed images on disk)" if on_disk else ""),
-            (fpca.gram_bytes(n, N) if exact else fpca.krylov_bytes(args.components, N))
+            (fpca.gram_bytes(n, N) if exact else krylov_bytes(args.components, N))
             + (0 if on_disk else held)
             + (12 + 4 * args.threads) * block_rows(images.n_voxels) * images.n_voxels
             + smoothing.weight_bytes(N, args.threads, window),
@@ -417,6 +423,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             writer.add("residual", found.residual)
             writer.add("mean", mean)
             writer.add("coordinates", geometry.coordinates)
+            if any(images.map_orders):
+                writer.add("map_order", images.map_orders)
             candidates = choice.candidates
             writer.add("candidate_bandwidths", [item.bandwidth for item in candidates])
             writer.add("candidate_scores", [item.score for item in candidates])
@@ -447,6 +455,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "n_eff_standard_error": found.n_eff_error,
         "n_eff_extrapolated": extrapolated if np.isfinite(extrapolated) else None,
         "decomposition": "exact" if exact else "krylov",
+        "arithmetic": "whole" if tile_products.available() and not exact else "floating",
         "passes": found.passes,
         "largest_relative_residual": float(found.residual.max()),
         "subspace_angle": found.angle,

@@ -67,6 +67,7 @@ def joined(paths: Sequence[Path], selected: formats.Envelope, based: formats.Env
     n, r = len(subjects), based["bases"].shape[1]
     source: list[Path | None] = [None] * n
     ldrs, image_sum, image_squares = np.empty((n, r)), np.empty(n), np.empty(n)
+    image_times_mean = np.empty(n)
     digests = np.empty((n, 16), dtype="u1")
     common: dict[str, object] = {}
     for path in paths:
@@ -97,6 +98,7 @@ def joined(paths: Sequence[Path], selected: formats.Envelope, based: formats.Env
             ldrs[rows] = batch["ldrs"][...]
             image_sum[rows] = batch["image_sum"][...]
             image_squares[rows] = batch["image_sum_of_squares"][...]
+            image_times_mean[rows] = batch["image_times_mean"][...]
             digests[rows] = batch["image_digest"][...]
     if None in source:
         raise InputError(
@@ -107,11 +109,27 @@ def joined(paths: Sequence[Path], selected: formats.Envelope, based: formats.Env
     digest.add(subjects, digests)
     require_same_images(digest, selected)
     return Joined(
-        Scores(ldrs, image_sum, image_squares),
+        Scores(ldrs, image_sum, image_squares, image_times_mean),
         int(common["n_voxels_absent"]),
         int(common["n_voxels_unfit"]),
         int(common["n_voxels_unused"]),
     )
+
+
+def mean_correlation(
+    scores: Scores, bases: np.ndarray, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean correlation (q,) of image and reconstruction, and in how many it is defined.
+
+    ``numbers`` (q,) are the numbers of components.
+    """
+    correlation = projection.reconstruction_correlation(
+        scores.ldrs, bases, scores.image_sum, scores.image_sum_of_squares, numbers
+    )
+    defined = np.isfinite(correlation).sum(axis=1)
+    mean = np.full(len(defined), np.nan)
+    mean[defined > 0] = np.nanmean(correlation[defined > 0], axis=1)
+    return mean, defined
 
 
 def phenotype_lines(
@@ -127,6 +145,11 @@ def phenotype_lines(
     for subject, row in zip(subjects, ldrs, strict=True):
         fid, iid = people[subject]
         yield "\t".join([fid, iid, *(f"{value:.10g}" for value in row)]) + "\n"
+
+
+def numbers_or_none(values: np.ndarray) -> list[float | None]:
+    """Return numbers as JSON has them."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -147,13 +170,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ldrs = scores.ldrs
         bases = based["bases"][...].astype(np.float64)
         numbers_of_components = projection.quality_numbers(r)
-        correlation = projection.reconstruction_correlation(
-            ldrs, bases, scores.image_sum, scores.image_sum_of_squares, numbers_of_components
-        )
-        defined = np.isfinite(correlation).sum(axis=1)
-        quality = np.full(len(defined), np.nan)
-        quality[defined > 0] = np.nanmean(correlation[defined > 0], axis=1)
+        quality, defined = mean_correlation(scores, bases, numbers_of_components)
         undefined = int(n - defined[-1])
+        quality_centred, _ = mean_correlation(scores.centred(), bases, numbers_of_components)
         distances = projection.robust_distances(ldrs)
         outlying = distances.outlying
         if not same_sample:
@@ -210,7 +229,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "n": n,
         "r": r,
         "quality_components": numbers_of_components,
-        "quality_correlation": [float(q) if np.isfinite(q) else None for q in quality],
+        "quality_correlation": numbers_or_none(quality),
+        "quality_correlation_centred": numbers_or_none(quality_centred),
         "n_images_without_reconstruction": undefined,
         "bases_of_same_sample": same_sample,
         "n_voxels_bases": N,
@@ -222,7 +242,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "threshold": distances.threshold if np.isfinite(distances.threshold) else None,
         },
     }
-    cli.report(f"mean correlation of image and reconstruction: {quality[-1]:.3f}")
+    cli.report(
+        f"mean correlation of image and reconstruction: {quality[-1]:.3f}; less the mean image: "
+        f"{quality_centred[-1]:.3f}"
+    )
     cli.write_summary(args.summary, "make_ldrs", numbers, warnings)
 
 

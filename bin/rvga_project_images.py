@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from rvga import cli, formats
-from rvga.covariance import prefetched
 from rvga.errors import InputError
 from rvga.geometry import geometry_of
-from rvga.images import ImageSet, filled, geometry_digest, image_digests
-from rvga.parallel import ordered_map
+from rvga.images import ImageSet, filled, geometry_digest
+from rvga.parallel import ordered_map, read_ahead
 from rvga.projection import Projection, tile_rows
-from rvga.voxel_match import columns_of
+from rvga.voxel_match import columns_of, require_maps_in_order
 
 # Images of another cohort must hold this share of the voxels of the bases.
 LEAST_SHARED = 0.9
@@ -39,7 +38,7 @@ class Match:
     ----------
     present : (N,)
         Voxels of the bases that the images have, and the sample keeps.
-    columns : (number present,)
+    columns : (number present,) or slice
         Their columns in the images file.
     voxel_mean : (number present,)
         What stands for a subject's missing value there.
@@ -67,13 +66,18 @@ class Match:
             voxel_mean[voxel_index] = selected["voxel_mean"][...]
         kept = np.zeros(images.n_voxels + 1, dtype=bool)
         kept[voxel_index] = True
+        if "map_order" in based:
+            named = list(based.array("map_order"))
+            require_maps_in_order(named, images.map_orders, based.path.name)
         column = columns_of(geometry_of(based), images.geometry, based.path.name)
         # An absent voxel is column -1, the last entry, which is never kept.
         self.present = kept[column]
-        self.columns = column[self.present]
+        self.columns: np.ndarray | slice = column[self.present]
         self.voxel_mean = voxel_mean[self.columns]
         N = len(column)
         found = int(self.present.sum())
+        if np.array_equal(self.columns, np.arange(images.n_voxels)):
+            self.columns = slice(None)  # no copy of the images is needed
         self.n_absent = int((column < 0).sum())
         self.n_unfit = N - found - self.n_absent
         self.n_unused = len(voxel_index) - found
@@ -101,19 +105,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         # A voxel that images or sample lack has the mean of the bases' own sample in everybody.
         constant = based["mean"][...][~match.present]
         n, (N, r) = len(subjects), based["bases"].shape
-        size = tile_rows(len(match.columns))
+        size = tile_rows(len(match.voxel_mean))
         cli.state_memory(
             f"{n} images of {images.n_voxels} voxels, {size} at a time",
             12.0 * N * r + (args.threads + 3) * 16.0 * size * images.n_voxels,
         )
-        projection = Projection(based["bases"][...], match.present, constant)
-        digests = np.empty((n, 16), dtype="u1")
+        projection = Projection(based["bases"][...], match.present, constant, match.voxel_mean)
         image_sum = np.empty(n)
         image_squares = np.empty(n)
+        image_times_mean = np.empty(n)
 
         def tiles() -> Iterator[np.ndarray]:
-            for first, stop, block in images.blocks(subjects, size):
-                digests[first:stop] = image_digests(block)
+            for _, _, block in images.blocks(subjects, size):
                 yield filled(block, match.columns, match.voxel_mean)
 
         attributes = {
@@ -128,17 +131,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         ) as writer:
             ldrs = writer.reserve("ldrs", (n, r))
             first = 0
-            done = ordered_map(projection.scores, prefetched(tiles()), args.threads)
+            done = ordered_map(projection.scores, read_ahead(tiles(), 1), args.threads)
             for found in cli.progress(done, -(-n // size), "block"):
                 rows = slice(first, first + len(found.ldrs))
                 ldrs[rows] = found.ldrs
                 image_sum[rows] = found.image_sum
                 image_squares[rows] = found.image_sum_of_squares
+                image_times_mean[rows] = found.image_times_mean
                 first = rows.stop
             writer.add("subject", subjects)
             writer.add("image_sum", image_sum)
             writer.add("image_sum_of_squares", image_squares)
-            writer.add("image_digest", digests)
+            writer.add("image_times_mean", image_times_mean)
+            writer.add("image_digest", images.digests(subjects))
     numbers = {
         "n_images": len(images.subject),
         "n_projected": n,

@@ -263,6 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     total = np.zeros(N)
     squares = np.zeros(N)
     incomplete = np.zeros(n, dtype=bool)
+    digests = images.RowDigests(n)
     attributes = {"geometry_type": geometry.type}
     ends = np.cumsum([0, *(reader.geometry.n_voxels for reader in batch.readers)])
     with (
@@ -273,7 +274,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         for number in range(len(batch.readers)):
             here = slice(int(ends[number]), int(ends[number + 1]))
             for row, values in cli.progress(batch.rows(number), n, "image"):
+                values = np.ascontiguousarray(values, dtype=np.float32)
                 stored[row, here] = values
+                digests.update(row, values)
                 finite = np.isfinite(values)
                 incomplete[row] |= not finite.all()
                 value = np.where(finite, values, 0.0).astype(np.float64)
@@ -281,6 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 total[here] += value
                 squares[here] += value * value
         writer.add("subject", batch.subjects)
+        writer.add("image_digest", digests.values())
         writer.add("coordinates", geometry.coordinates)
         writer.add("voxel_count", count)
         writer.add("voxel_sum", total)

@@ -4,17 +4,21 @@ Smoothing is linear: with Y = (X - 1 m') W', a product Y'YV is W (X - 1 m')'(X -
 The sparse weights meet thin matrices only, and the raw images are read once a product. Images
 come in blocks of rows; sums run over tiles of fixed size in fixed order, so that nothing depends
 on the number of threads. Products within a tile are in single precision where that is asked for;
-sums over tiles and blocks are in double always.
+sums over tiles and blocks are in double always. Where the processor has matrix tiles, products
+that need not be exact to rounding are of whole numbers instead (:mod:`rvga.digit_products`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
+
+from rvga import digit_products, tile_products
+from rvga.parallel import read_ahead
 
 _TILE = 2048
 _WEIGHT_PARTS = 16
@@ -52,6 +56,8 @@ class SmoothedCovariance:
         self._blocks, self._mean, self._n, self._workers = blocks, mean, n, workers
         self._weights = weights
         self._transposed = None if weights is None else sparse.csr_array(weights.T)
+        # Of the images' digits, found by the first product that has them.
+        self._units = np.zeros(n)
         N = len(mean)
         self._tiles = [slice(first, min(first + _TILE, N)) for first in range(0, N, _TILE)]
 
@@ -66,7 +72,7 @@ class SmoothedCovariance:
             mean = self._mean.astype(dtype)
             total = np.zeros(right.shape)
             held = np.empty((len(self._tiles), 0, _TILE), dtype)
-            for block in prefetched(self._blocks()):
+            for block in read_ahead(self._blocks(), 1):
                 if len(block) > held.shape[1]:
                     held = np.empty((len(self._tiles), len(block), _TILE), dtype)
 
@@ -91,6 +97,29 @@ class SmoothedCovariance:
                 list(pool.map(add, range(len(self._tiles))))
             return _multiply(pool, self._weights, total) / self._n
 
+    def rough_product(self, vectors: np.ndarray) -> np.ndarray:
+        """Return ``C V`` (N, k) with about the error of single precision, the fastest way."""
+        if tile_products.available():
+            return self._digit_product(vectors, digit_products.ROUGH)
+        return self.product(vectors, np.float32)
+
+    def close_product(self, vectors: np.ndarray) -> np.ndarray:
+        """Return ``C V`` (N, k) to about 1e-9 of its size or better, the fastest way."""
+        if tile_products.available():
+            return self._digit_product(vectors, digit_products.CLOSE)
+        return self.product(vectors)
+
+    def _digit_product(self, vectors: np.ndarray, digits: tuple[int, int]) -> np.ndarray:
+        with ThreadPoolExecutor(self._workers) as pool:
+            right = _multiply(pool, self._transposed, vectors)
+            product = None
+            for block in read_ahead(self._blocks(), 1):
+                product = product or digit_products.DigitCovariance(
+                    right, self._mean, self._units, digits, len(block), pool, self._workers
+                )
+                product.add(block)
+            return _multiply(pool, self._weights, product.total()) / self._n
+
     def trace(self) -> float:
         """Return tr(C), the variance of the smoothed images summed over voxels; one pass."""
         weights = None if self._weights is None else self._weights.astype(np.float32)
@@ -104,7 +133,7 @@ class SmoothedCovariance:
             return float(np.einsum("vn,vn->", smoothed, smoothed, dtype=np.float64))
 
         with ThreadPoolExecutor(self._workers) as pool:
-            for block in prefetched(self._blocks()):
+            for block in read_ahead(self._blocks(), 1):
                 starts = range(0, len(block), _IMAGES_AT_ONCE)
                 pieces = [block[first : first + _IMAGES_AT_ONCE] for first in starts]
                 for part in pool.map(squares, pieces):
@@ -117,7 +146,7 @@ class SmoothedCovariance:
         total = np.zeros((N, N))
         pairs = [(a, b) for a in self._tiles for b in self._tiles if b.start <= a.start]
         with ThreadPoolExecutor(self._workers) as pool:
-            for block in prefetched(self._blocks()):
+            for block in read_ahead(self._blocks(), 1):
                 centred = block - self._mean
 
                 def add(pair, centred=centred) -> None:
@@ -142,14 +171,3 @@ def _multiply(
     bounds = np.linspace(0, weights.shape[0], _WEIGHT_PARTS + 1).astype(int)
     parts = [weights[a:b] for a, b in pairwise(bounds) if b > a]
     return np.vstack(list(pool.map(lambda part: part @ dense, parts)))
-
-
-def prefetched(items: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield items, the next one being made in a thread while the caller has one."""
-    iterator = iter(items)
-    nothing = object()
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, iterator, nothing)
-        while (item := coming.result()) is not nothing:
-            coming = pool.submit(next, iterator, nothing)
-            yield item

@@ -25,7 +25,14 @@ from rvga.errors import InputError
 
 PANEL = 512
 _TILE = 1024
+# Rows of tall matrices that a thread multiplies at a time.
+_ROW_TILE = 4096
 _RANK_TOLERANCE = 1e-10
+# Length that a column of length 1 has without its part in the space: below the first it counts as
+# none, above the second the rest is orthogonal to the space to rounding.
+_LEAST_NEW, _MOSTLY_NEW = 1e-2, 0.5
+# Of a Cholesky factor of columns of length 1: beyond, two rounds do not make them orthogonal.
+_LEAST_PIVOT = 1e-5
 # Gram matrices of at most this side are decomposed exactly.
 EXACT_SIDE = 6000
 # Angle (radians, estimated) allowed between the subspace found and the true one, where the
@@ -33,8 +40,9 @@ EXACT_SIDE = 6000
 ANGLE_TOLERANCE = 5e-7
 LEAST_GAP = 1e-3
 MOST_PASSES = 60
-# The same for the space found in single precision, after the correction that is to follow.
-ROUGH_TOLERANCE = 5e-7
+# The same for the space found in single precision, after the correction that is to follow: its
+# rounding allows for little less, and corrections go on to ANGLE_TOLERANCE.
+ROUGH_TOLERANCE = 1e-5
 # Single precision finds no more where the angle, below this, hardly falls any longer.
 _ROUGH_FLOOR = 1e-5
 _STAGNANT = 0.7
@@ -166,6 +174,77 @@ class ExactSpectrum:
         )
 
 
+class TallProducts:
+    """Products of matrices with many rows, by tiles of rows in several threads.
+
+    Tiles have one size and sums over them one order, so that the threads do not matter.
+
+    Parameters
+    ----------
+    workers : int
+        Threads.
+    """
+
+    def __init__(self, workers: int = 1):
+        self.workers = workers
+
+    def _tiles(self, N: int, work: Callable[[slice], np.ndarray | None]) -> list:
+        tiles = [slice(first, min(first + _ROW_TILE, N)) for first in range(0, N, _ROW_TILE)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(work, tiles))
+
+    def cross(self, blocks: list[np.ndarray], other: np.ndarray) -> np.ndarray:
+        """Return the blocks (N, k_i) side by side, transposed, times other (N, k), in double."""
+
+        def part(rows: slice) -> np.ndarray:
+            return np.vstack([block[rows].T @ other[rows] for block in blocks])
+
+        total = np.zeros((sum(block.shape[1] for block in blocks), other.shape[1]))
+        for found in self._tiles(len(other), part):
+            total += found
+        return total
+
+    def add(self, out: np.ndarray, blocks: list[np.ndarray], factors: np.ndarray) -> None:
+        """Add the blocks (N, k_i) side by side times factors (sum of k_i, k) to out (N, k)."""
+        factors = factors.astype(out.dtype, copy=False)
+        starts = np.cumsum([0] + [block.shape[1] for block in blocks])
+
+        def part(rows: slice) -> None:
+            for block, first, stop in zip(blocks, starts[:-1], starts[1:], strict=True):
+                out[rows] += block[rows] @ factors[first:stop]
+
+        self._tiles(len(out), part)
+
+    def orthonormal(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return Q with orthonormal columns, and R of positive diagonal, of columns = QR.
+
+        By Cholesky factors of the columns' products in double, twice, which are products of
+        matrices only (Yamamoto et al. 2015, ETNA 44); by reflections where columns nearly depend
+        on others. A column of zeros stays one.
+        """
+        Q, R = columns.astype(np.float64), np.eye(columns.shape[1])
+        for _ in range(2):
+            products = self.cross([Q], Q)
+            size = np.sqrt(np.diag(products))
+            some = size > 0.0
+            if not some.all():
+                result, factor = np.zeros_like(columns), np.zeros_like(products)
+                if some.any():
+                    found = self.orthonormal(columns[:, some])
+                    result[:, some], factor[np.ix_(some, some)] = found
+                return result, factor
+            factor, info = linalg.lapack.dpotrf(products / np.outer(size, size), lower=0, clean=1)
+            if info != 0 or np.diag(factor).min() < _LEAST_PIVOT:
+                Q, R = np.linalg.qr(columns)
+                signs = np.where(np.diag(R) < 0.0, -1.0, 1.0).astype(columns.dtype)
+                return Q * signs, R * signs[:, None]
+            inverse, _ = linalg.lapack.dtrtri(factor)
+            turned = np.zeros_like(Q)
+            self.add(turned, [Q], inverse / size[:, None])
+            Q, R = turned, (factor * size) @ R
+        return Q.astype(columns.dtype), R
+
+
 class KrylovSpectrum:
     """Leading eigenpairs of a covariance matrix C (N, N) by products with it.
 
@@ -189,6 +268,8 @@ class KrylovSpectrum:
         Of start and probes.
     dtype : type
         Of the space: single precision serves where the product is of no better.
+    workers : int
+        Threads; the result does not depend on them.
     """
 
     def __init__(
@@ -200,13 +281,17 @@ class KrylovSpectrum:
         block: int,
         seed: int,
         dtype: type = np.float64,
+        workers: int = 1,
     ):
         if not total > 0.0:
             raise InputError("images: all images are equal inside the mask; check the images")
         self._product, self._N, self.total = product, N, total
+        self.tall = TallProducts(workers)
         rng = np.random.default_rng(seed)
         self._next = np.linalg.qr(rng.normal(size=(N, block)).astype(dtype))[0]
-        self._probes, self._probed = rng.normal(size=(N, PROBES)).astype(dtype), None
+        # Probes, and what their products have outside of the space.
+        self._probes = rng.normal(size=(N, PROBES)).astype(dtype)
+        self._probe_rest: np.ndarray | None = None
         self.block = self._next.shape[1]
         self._blocks: list[np.ndarray] = []
         self._H = np.zeros((0, 0))
@@ -222,9 +307,9 @@ class KrylovSpectrum:
     def step(self) -> None:
         """Make one more pass: the space grows by a block."""
         Q = self._next
-        if self._probed is None:
+        if self._probe_rest is None:
             both = self._product(np.hstack([Q, self._probes])).astype(Q.dtype, copy=False)
-            Z, self._probed = both[:, : self.block], both[:, self.block :].copy()
+            Z, self._probe_rest = both[:, : self.block], both[:, self.block :].copy()
         else:
             Z = self._product(Q)
         self.passes += 1
@@ -234,20 +319,27 @@ class KrylovSpectrum:
         H[:K, :K] = self._H
         rest = np.array(Z, dtype=Q.dtype)
         for _ in range(2):
-            for place, earlier in enumerate(self._blocks):
-                rows = slice(place * self.block, (place + 1) * self.block)
-                share = earlier.T @ rest
-                H[rows, K:] += share
-                rest -= earlier @ share
+            share = self.tall.cross(self._blocks, rest)
+            H[:, K:] += share
+            self.tall.add(rest, self._blocks, -share)
         H[K:, :K] = H[:K, K:].T
         H[K:, K:] = 0.5 * (H[K:, K:] + H[K:, K:].T)
         self._H = H
-        self._next, self._coupling = np.linalg.qr(rest)
-        # Columns that vanish come out of QR as rounding, which need not be orthogonal.
-        for earlier in self._blocks:
-            self._next -= earlier @ (earlier.T @ self._next)
-        self._next, turn = np.linalg.qr(self._next)
-        self._coupling = turn @ self._coupling
+        self._next, self._coupling = self.tall.orthonormal(rest)
+        # Columns that depend on others come out of it as any, which lie in the space in part.
+        for _ in range(2):
+            share = self.tall.cross(self._blocks, self._next)
+            self.tall.add(self._next, self._blocks, -share)
+            left = np.linalg.norm(self._next, axis=0)
+            # Hardly anything of these is new: the space is all there is in their directions.
+            self._next[:, left < _LEAST_NEW] = 0.0
+            self._next, turn = self.tall.orthonormal(self._next)
+            self._coupling = turn @ self._coupling
+            if left.min() > _MOSTLY_NEW:
+                break
+        for _ in range(2):
+            share = self.tall.cross([Q], self._probe_rest)
+            self.tall.add(self._probe_rest, [Q], -share)
         self._ritz = None
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -264,11 +356,8 @@ class KrylovSpectrum:
 
     def vectors(self, r: int) -> np.ndarray:
         """Return the leading r Ritz vectors (N, r)."""
-        vectors = self.ritz()[2]
-        vectors = vectors[:, :r].astype(self._next.dtype)
         result = np.zeros((self._N, r), dtype=self._next.dtype)
-        for place, block in enumerate(self._blocks):
-            result += block @ vectors[place * self.block : (place + 1) * self.block]
+        self.tall.add(result, self._blocks, self.ritz()[2][:, :r])
         return result
 
     def angle(self, r: int) -> float:
@@ -336,13 +425,10 @@ class KrylovSpectrum:
 
     def _outside(self) -> np.ndarray:
         """Return unbiased estimates of the sum of squares outside of the space, one a probe."""
-        K, b = self.size, self.block
-        share = np.vstack([block.T @ self._probes for block in self._blocks])
-        rest = self._probed - self._next @ (self._coupling @ share[K - b :])
-        for _ in range(2):
-            for block in self._blocks:
-                rest -= block @ (block.T @ rest)
-        return np.einsum("vk,vk->k", rest, rest, dtype=np.float64)
+        # C times the part of a probe in the space leads out of it along the next block only.
+        share = self._blocks[-1].T @ self._probes
+        rest = (self._probe_rest - self._next @ (self._coupling @ share)).astype(np.float64)
+        return np.einsum("vk,vk->k", rest, rest)
 
     def tail(self) -> float:
         """Return the mean of the eigenvalues outside of the space, weighted by themselves."""
@@ -501,7 +587,9 @@ def refined_components(
     values, coupling, _ = rough.ritz()
     size = min(refined_size(r), rough.size)
     ritz = rough.vectors(rough.size)
-    V, beyond = _orthonormal(ritz[:, :size].astype(np.float64)), ritz[:, size:]
+    tall = rough.tall
+    V = tall.orthonormal(ritz[:, :size].astype(np.float64))[0]
+    beyond = ritz[:, size:]
     edge, passes = rough.outer_edge(r), 0
     # More than half the edge would let the correction along smaller eigenvalues overshoot.
     tail = min(rough.tail(), 0.5 * edge)
@@ -520,8 +608,8 @@ def refined_components(
         lead, least = theta[:r], LEAST_GAP * theta[r - 1]
         # Corrections need no more digits than the residuals that they are made of.
         R = R[:, :r].astype(beyond.dtype)
-        inside = beyond.T @ R
-        R -= beyond @ inside
+        inside = tall.cross([beyond], R)
+        tall.add(R, [beyond], -inside)
         grown = rough.along_next(R)
         R -= grown
         apart = np.maximum(lead - values[size:, None], least)
@@ -539,11 +627,12 @@ def refined_components(
         angle, last = before, passes + rough.passes >= MOST_PASSES
         if before > ANGLE_TOLERANCE:
             outside = (grown / half + R / mean).astype(R.dtype)
-            change = beyond @ (inside / apart).astype(beyond.dtype) + outside
-            lead = lead + (inside.astype(np.float64) ** 2 / apart).sum(axis=0)
+            change = outside.copy()
+            tall.add(change, [beyond], inside / apart)
+            lead = lead + (inside**2 / apart).sum(axis=0)
             lead += np.einsum("vk,vk->k", grown + R, outside, dtype=np.float64)
             V[:, :r] += change
-            V = _orthonormal(V)
+            V = tall.orthonormal(V)[0]
             angle = after
         if progress is not None:
             progress(f"pass {passes + rough.passes}: in double, subspace error {angle:.1e}")
@@ -732,8 +821,7 @@ def _bases_of_subjects(images: np.ndarray, vectors: np.ndarray, workers: int) ->
 
 def _orthonormal(bases: np.ndarray) -> np.ndarray:
     """Return the columns made orthonormal to rounding, each keeping its direction."""
-    Q, R = np.linalg.qr(bases)
-    return Q * np.where(np.diag(R) < 0.0, -1.0, 1.0)
+    return TallProducts().orthonormal(bases)[0]
 
 
 def column_panels(images: np.ndarray) -> Iterator[np.ndarray]:

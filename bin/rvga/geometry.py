@@ -24,6 +24,8 @@ MAP_SUFFIXES = {
     "cifti": (".dscalar.nii",),
     "table": (".map.tsv", ".tsv"),
 }
+# Two grids are one when no corner differs by more than this.
+AFFINE_TOLERANCE_MM = 1e-3
 _MOST_VALUES = 1 << 31
 
 
@@ -369,33 +371,60 @@ def identity(geometry: Geometry) -> str:
     """Return what tells a geometry from another, besides its arrays, as text.
 
     The format of maps, the names of CIFTI maps and the structure are left out: they are those of
-    the first image, whichever that is, and it may not say them.
+    the first image, whichever that is, and it may not say them. So are the affines of CIFTI
+    models, which may differ by rounding.
     """
     layouts = [
         {
             **asdict(replace(layout, suffix="", structure="")),
             "maps": len(layout.maps),
             "sections": len(layout.sections),
+            "models": [
+                {key: value for key, value in model.items() if key != "affine"}
+                for model in layout.models
+            ],
         }
         for layout in geometry.map_layouts
     ]
     return json.dumps([geometry.type, layouts], sort_keys=True)
 
 
-def same_voxels(one: Geometry, other: Geometry) -> bool:
-    """Return whether two geometries are of the same voxels, at the same places."""
+def places_are_rounded(geometry: Geometry) -> np.ndarray:
+    """Return (N,) whether a voxel's place is the image's own word, which may differ by rounding.
 
+    That is so for CIFTI with models of voxels; other places are those of a mask, a surface or a
+    table, which all images share.
+    """
+    of_layout = [
+        any("affine" in model for model in layout.models) for layout in geometry.map_layouts
+    ]
+    return np.array(of_layout)[geometry.layout_of_voxel]
+
+
+def same_voxels(one: Geometry, other: Geometry) -> bool:
+    """Return whether two geometries are of the same voxels, at the same places.
+
+    Places that each image says itself may be :data:`AFFINE_TOLERANCE_MM` apart.
+    """
     return (
         identity(one) == identity(other)
         and not other_structures(one, other)
         and np.array_equal(one.part, other.part)
         and np.array_equal(one.map_positions(), other.map_positions())
-        and np.array_equal(one.coordinates, other.coordinates)
+        and _same_places(one, other)
         and (one.name is None) == (other.name is None)
         and (one.name is None or np.array_equal(one.name, other.name))
         and (one.triangles is None) == (other.triangles is None)
         and (one.triangles is None or np.array_equal(one.triangles, other.triangles))
     )
+
+
+def _same_places(one: Geometry, other: Geometry) -> bool:
+    ours, theirs = one.coordinates, other.coordinates
+    if ours.shape != theirs.shape:
+        return False
+    apart = np.linalg.norm(ours - theirs, axis=1)
+    return bool(np.all(apart <= np.where(places_are_rounded(one), AFFINE_TOLERANCE_MM, 0.0)))
 
 
 def other_structures(one: Geometry, other: Geometry) -> bool:

@@ -536,6 +536,22 @@ def read_metric(path: str | Path, what: str = "image", structure: str = "") -> M
     return _parse_metric(path, content, what, structure)
 
 
+def read_gifti_labels(
+    path: str | Path, what: str, structure: str = ""
+) -> tuple[np.ndarray, dict[int, str] | None]:
+    """Return the one map (v,) of a GIFTI file and the names of its labels, None without a table.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_vertices`.
+    """
+    values = read_vertices(path, what, structure)
+    labels = _gifti(Path(path), content_of(path, what)).labeltable.labels
+    names = {int(one.key): str(one.label or "").strip() for one in labels}
+    return values, names or None
+
+
 def _parse_metric(path: Path, content: bytes, what: str, structure: str) -> Metric:
     image = _gifti(path, content)
     geometric = ("NIFTI_INTENT_POINTSET", "NIFTI_INTENT_TRIANGLE")
@@ -719,20 +735,66 @@ def read_cifti(path: str | Path, what: str = "image") -> Cifti:
     InputError
         The file is absent, damaged, cut short, or no file of dense scalars.
     """
-    import nibabel
-    from nibabel.cifti2 import BrainModelAxis, Cifti2Image, ScalarAxis
+    from nibabel.cifti2 import BrainModelAxis, ScalarAxis
 
     path = Path(path)
+    image, scalars, axis = _parse_cifti(path, what)
+    if not isinstance(scalars, ScalarAxis) or not isinstance(axis, BrainModelAxis):
+        raise InputError(
+            f"{path}: is CIFTI, but not of dense scalars ({what}); convert it to .dscalar.nii"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.asarray(image.dataobj).astype(np.float32)
+    return Cifti(values, [str(name) for name in scalars.name], _models(axis))
+
+
+@dataclass(frozen=True)
+class CiftiLabels:
+    """The first map of CIFTI labels: values (g,) float64, names of labels, brain models."""
+
+    values: np.ndarray
+    names: dict[int, str] | None
+    models: list[dict[str, Any]]
+
+
+def read_cifti_labels(path: str | Path, what: str) -> CiftiLabels:
+    """Return the first map of dense labels (``.dlabel.nii``), or of dense scalars without names.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_cifti`.
+    """
+    from nibabel.cifti2 import BrainModelAxis, LabelAxis, ScalarAxis
+
+    path = Path(path)
+    image, maps, axis = _parse_cifti(path, what)
+    if not isinstance(maps, LabelAxis | ScalarAxis) or not isinstance(axis, BrainModelAxis):
+        raise InputError(
+            f"{path}: is CIFTI, but of neither dense labels nor dense scalars ({what}); convert "
+            "it to .dlabel.nii"
+        )
+    names = None
+    if isinstance(maps, LabelAxis):
+        names = {int(key): str(name).strip() for key, (name, _colour) in maps.label[0].items()}
+    return CiftiLabels(np.asarray(image.dataobj[0], dtype=np.float64), names, _models(axis))
+
+
+def _parse_cifti(path: Path, what: str):
+    """Return the image of a CIFTI file and its two axes."""
+    import nibabel
+    from nibabel.cifti2 import Cifti2Image
+
     content = content_of(path, what)
     kind = kind_of(content[:_HEAD_BYTES])
     if kind != "cifti":
         raise InputError(
-            f"{path}: is {kind_name(kind)}, where CIFTI dense scalars are due ({what}); give all "
-            "of a study's images in one format"
+            f"{path}: is {kind_name(kind)}, where CIFTI is due ({what}); give all of a study's "
+            "images in one format"
         )
     try:
         image = Cifti2Image.from_bytes(content)
-        scalars, axis = image.header.get_axis(0), image.header.get_axis(1)
+        axes = image.header.get_axis(0), image.header.get_axis(1)
         shape, dtype = image.shape, image.nifti_header.get_data_dtype()
         due = int(image.dataobj.offset)
         due += int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -757,13 +819,15 @@ def read_cifti(path: str | Path, what: str = "image") -> Cifti:
             f"{path}: cut short: its header announces {due} bytes, there are {len(content)}; "
             "copy it again"
         )
-    if not isinstance(scalars, ScalarAxis) or not isinstance(axis, BrainModelAxis):
-        raise InputError(
-            f"{path}: is CIFTI, but not of dense scalars ({what}); convert it to .dscalar.nii"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = np.asarray(image.dataobj).astype(np.float32)
-    return Cifti(values, [str(name) for name in scalars.name], _models(axis))
+    return image, *axes
+
+
+def _without_rounding(affine: np.ndarray) -> np.ndarray:
+    """Return an affine whose entries are multiples of 1e-6.
+
+    Programs write 2 as 1.9999999, and images of one study are to have the same places.
+    """
+    return np.round(np.asarray(affine, dtype=np.float64), 6) + 0.0
 
 
 def _models(axis) -> list[dict[str, Any]]:
@@ -775,7 +839,7 @@ def _models(axis) -> list[dict[str, Any]]:
             model = {
                 "kind": "voxels",
                 "size": shape,
-                "affine": np.asarray(part.affine, dtype=np.float64).tolist(),
+                "affine": _without_rounding(part.affine).tolist(),
             }
         else:
             cells = part.vertex

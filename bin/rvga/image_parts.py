@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from rvga.errors import InputError
-from rvga.geometry import Geometry, Layout, in_another_order, join, len_of_runs, numbers_of
+from rvga.geometry import (
+    AFFINE_TOLERANCE_MM,
+    Geometry,
+    Layout,
+    in_another_order,
+    join,
+    len_of_runs,
+    numbers_of,
+)
 from rvga.image_files import (
     GZIP_MAGIC,
     TABLE_KINDS,
@@ -39,8 +47,6 @@ from rvga.image_files import (
 from rvga.image_tables import open_table, read_coordinates, share_of_rows
 from rvga.voxel_match import models_difference
 
-# Two images are on one grid when no corner of the grid differs by more than this.
-AFFINE_TOLERANCE_MM = 1e-3
 COORDINATE_RULES = ("auto", "index", "none")
 _IMAGE_NAME = re.compile(r"\.(nii|img|hdr|mgh|mgz|gii)(\.gz)?$", re.IGNORECASE)
 _SURFACE_SUFFIX = {"gifti": ".func.gii", "mgh": ".mgh", "curv": ".curv"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,10 +12,17 @@ import numpy as np
 
 from rvga import formats
 from rvga.errors import InputError
-from rvga.geometry import Geometry, geometry_of, identity, in_another_order, same_voxels
+from rvga.geometry import (
+    Geometry,
+    geometry_of,
+    identity,
+    in_another_order,
+    places_are_rounded,
+    same_voxels,
+)
 
 _BLOCK_VALUES = 1 << 24
-_DIGEST_BYTES = 16
+DIGEST_BYTES = 16
 
 
 def read_subject_list(path: str | Path) -> list[str]:
@@ -71,6 +79,8 @@ class ImageSet:
         Of all voxels of the mask.
     batch_counts : (N,)
         Subjects with a finite value, by voxel, over all batches.
+    map_orders : list of str
+        By part, digests of the names of the first image's maps (``map_order`` of the file).
     other_maps : int
         Batches whose first image has maps of other names than the first of all.
 
@@ -100,7 +110,7 @@ class ImageSet:
             if number == 0:
                 self.geometry = geometry
                 self.batch_counts = batch["voxel_count"][...]
-                orders = _map_orders(batch)
+                self.map_orders = orders = _map_orders(batch)
             else:
                 if not same_voxels(geometry, self.geometry):
                     raise InputError(
@@ -136,8 +146,40 @@ class ImageSet:
     def rows(self, subjects: Sequence[str], *, checked: bool = True) -> np.ndarray:
         """Return the images (n, N) float32 of some subjects, in their order.
 
-        ``checked=False`` leaves out the checksums, for images that were read before: much less
-        work where they come from memory.
+        ``checked=False`` leaves out the checksums, for images that were read before: less work
+        where they come from memory.
+
+        Raises
+        ------
+        InputError
+            A subject has no image here.
+        """
+        return self._rows(subjects, checked, _Buffers())
+
+    def _rows(self, subjects: Sequence[str], checked: bool, buffers: _Buffers) -> np.ndarray:
+        """Return images in one of the buffers."""
+        N = self.n_voxels
+        # A stored row is followed by its checksum, of the size of a value.
+        held = buffers.take(len(subjects), N + (not checked))
+        result = held[:, :N]
+        for number, here, row in self._places(subjects):
+            dataset = self._files[number]["images"]
+            if not checked and _stored_plainly(dataset):
+                for target, source in zip(here, row, strict=True):
+                    _read_stored(dataset, int(source), held[target])
+                continue
+            # Neighbouring rows are read together; each run is one access to the file.
+            for run in np.split(np.arange(len(row)), np.flatnonzero(np.diff(row) != 1) + 1):
+                stored = slice(int(row[run[0]]), int(row[run[-1]]) + 1)
+                if checked and bool((np.diff(here[run]) == 1).all()):
+                    target = slice(int(here[run[0]]), int(here[run[-1]]) + 1)
+                    dataset.read_direct(held, stored, target)
+                else:
+                    result[here[run]] = dataset[stored]
+        return result
+
+    def _places(self, subjects: Sequence[str]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield file, places among ``subjects`` and rows of the file, by ascending rows.
 
         Raises
         ------
@@ -151,22 +193,36 @@ class ImageSet:
                 f"subject {error} of the sample is in none of the images files; "
                 "give all batches of the same run"
             ) from error
-        # A stored row is followed by its checksum, of the size of a value.
-        N = self.n_voxels
-        held = np.empty((len(place), N + (not checked)), dtype=np.float32)
-        result = held[:, :N]
         for number in np.unique(place[:, 0]):
             here = np.flatnonzero(place[:, 0] == number)
             here = here[np.argsort(place[here, 1])]
-            row = place[here, 1]
-            dataset = self._files[number]["images"]
-            if not checked and _stored_plainly(dataset):
-                for target, source in zip(here, row, strict=True):
-                    _read_stored(dataset, int(source), held[target])
-                continue
-            # Neighbouring rows are read together; each run is one access to the file.
-            for run in np.split(np.arange(len(row)), np.flatnonzero(np.diff(row) != 1) + 1):
-                result[here[run]] = dataset[row[run[0]] : row[run[-1]] + 1]
+            yield int(number), here, place[here, 1]
+
+    def digests(self, subjects: Sequence[str]) -> np.ndarray:
+        """Return the identities (n, 16) of some subjects' images, as they were when written.
+
+        They are bytes as u1, in the order of ``subjects``; no image is read.
+
+        Raises
+        ------
+        InputError
+            A subject has no image here.
+        """
+        result = np.empty((len(subjects), DIGEST_BYTES), dtype="u1")
+        for number, here, row in self._places(subjects):
+            result[here] = self._files[number]["image_digest"][...][row]
+        return result
+
+    def digest(self, subjects: Sequence[str]) -> ImageDigest:
+        """Return the identity of a sample's images; no image is read.
+
+        Raises
+        ------
+        InputError
+            A subject has no image here.
+        """
+        result = self.new_digest()
+        result.add(subjects, self.digests(subjects))
         return result
 
     def blocks(
@@ -175,12 +231,13 @@ class ImageSet:
         """Yield ``(first, stop, images)`` over some subjects, in their order.
 
         ``size`` is the number of images a block; 0 is :func:`block_rows`. ``checked`` is that of
-        :meth:`rows`.
+        :meth:`rows`. The memory of a block is used again once nothing refers to it.
         """
         size = size or block_rows(self.n_voxels)
+        buffers = _Buffers()
         for first in range(0, len(subjects), size):
             stop = min(first + size, len(subjects))
-            yield first, stop, self.rows(subjects[first:stop], checked=checked)
+            yield first, stop, self._rows(subjects[first:stop], checked, buffers)
 
     def new_digest(self) -> ImageDigest:
         """Return an empty digest of this set's voxels, to be told of rows in order."""
@@ -198,24 +255,71 @@ class ImageSet:
         self.close()
 
 
+class _Buffers:
+    """Arrays whose memory is used again when nothing refers to them any more.
+
+    Fresh memory costs more than the reading of a file that the system holds: its pages are
+    cleared and mapped one by one.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def take(self, n: int, width: int) -> np.ndarray:
+        """Return an array (n, width) float32 of any content."""
+        size = max(n * width, 1)
+        memory = self._free.pop() if self._free else None
+        if memory is None or len(memory) < size:
+            memory = np.empty(size, dtype=np.float32)
+        # Views of this array refer to it, not to the memory beneath: it lives as long as they.
+        owner = np.frombuffer(memory.data, dtype=np.float32, count=n * width)
+        weakref.finalize(owner, self._free.append, memory).atexit = False
+        return owner.reshape(n, width)
+
+
 def _map_orders(batch: formats.Envelope) -> list[str]:
     return list(batch.array("map_order")) if "map_order" in batch else []
 
 
 def geometry_digest(geometry: Geometry) -> str:
-    """Return the identity of the voxels of images as text."""
-    state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    """Return the identity of the voxels of images as text, without what may differ by rounding."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
     state.update(identity(geometry).encode())
     state.update(np.ascontiguousarray(geometry.map_positions(), dtype="i8").data)
-    state.update(np.ascontiguousarray(geometry.coordinates).data)
+    coordinates = np.array(geometry.coordinates)
+    coordinates[places_are_rounded(geometry)] = 0.0
+    state.update(coordinates.data)
     return state.hexdigest()
+
+
+class RowDigests:
+    """Identities of images whose values come by parts, the parts of each image in order.
+
+    Parameters
+    ----------
+    n : int
+        Number of images.
+    """
+
+    def __init__(self, n: int):
+        self._states = [hashlib.blake2b(digest_size=DIGEST_BYTES) for _ in range(n)]
+
+    def update(self, row: int, values: np.ndarray) -> None:
+        """Add the next float32 values of an image."""
+        self._states[row].update(np.ascontiguousarray(values, dtype="<f4").data)
+
+    def values(self) -> np.ndarray:
+        """Return the identities (n, 16) as :func:`image_digests` does."""
+        each = [state.digest() for state in self._states]
+        return np.frombuffer(b"".join(each), dtype="u1").reshape(-1, DIGEST_BYTES)
 
 
 def image_digests(images: np.ndarray) -> np.ndarray:
     """Return the identity (n, 16) of each image (n, N), bytes as u1."""
-    rows = np.ascontiguousarray(images)
-    each = [hashlib.blake2b(row.data, digest_size=_DIGEST_BYTES).digest() for row in rows]
-    return np.frombuffer(b"".join(each), dtype="u1").reshape(-1, _DIGEST_BYTES)
+    digests = RowDigests(len(images))
+    for row, image in enumerate(images):
+        digests.update(row, image)
+    return digests.values()
 
 
 def _stored_plainly(dataset: h5py.Dataset) -> bool:
@@ -256,7 +360,7 @@ class ImageDigest:
     """
 
     def __init__(self, geometry: str):
-        self._state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self._state = hashlib.blake2b(digest_size=DIGEST_BYTES)
         self._state.update(geometry.encode())
 
     def update(self, subjects: Sequence[str], images: np.ndarray) -> None:
@@ -288,14 +392,18 @@ def require_same_images(digest: ImageDigest, subjects: formats.Envelope) -> None
         )
 
 
-def filled(images: np.ndarray, voxel_index: np.ndarray, voxel_mean: np.ndarray) -> np.ndarray:
+def filled(
+    images: np.ndarray, voxel_index: np.ndarray | slice, voxel_mean: np.ndarray
+) -> np.ndarray:
     """Return the kept voxels (n, N) float32 of images (n, M), missing ones as the voxel's mean.
+
+    With a slice, and nothing missing, they are a view.
 
     Parameters
     ----------
     images : (n, M)
         Rows of an images file; a missing value is NaN.
-    voxel_index : (N,)
+    voxel_index : (N,) or slice
         Columns that are kept.
     voxel_mean : (N,)
         What stands for a missing value (``voxel_mean`` of the subjects file).
@@ -303,6 +411,8 @@ def filled(images: np.ndarray, voxel_index: np.ndarray, voxel_mean: np.ndarray) 
     kept = images[:, voxel_index]
     missing = ~np.isfinite(kept)
     if missing.any():
+        if isinstance(voxel_index, slice):
+            kept = kept.copy()
         kept[missing] = np.broadcast_to(voxel_mean, kept.shape)[missing].astype(kept.dtype)
     return kept
 

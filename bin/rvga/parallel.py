@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import queue
+import sys
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -18,7 +21,8 @@ def ordered_map(
 
     Items are taken in the caller's thread (so files need no locks) and at most one more than
     ``workers`` of them are held. With BLAS limited to one thread, each result is computed by
-    the same instructions whatever ``workers`` is, so results are equal byte for byte.
+    the same instructions whatever ``workers`` is, so results are equal byte for byte. ``items``
+    is closed at the end if it is a generator.
     """
     with ThreadPoolExecutor(max_workers=workers) as pool:
         waiting: deque = deque()
@@ -32,3 +36,48 @@ def ordered_map(
         finally:
             for future in waiting:
                 future.cancel()
+            if isinstance(items, Generator):
+                items.close()
+
+
+def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """Yield the items, which another thread takes from their source up to ``depth`` ahead.
+
+    An error of the source is raised here, after the items before it.
+    """
+    waiting: queue.Queue = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:
+            put((None, error))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, end = waiting.get()
+            if isinstance(end, StopIteration):
+                return
+            if end is not None:
+                raise end
+            yield item
+    finally:
+        stopped.set()
+        # At the interpreter's end no other thread runs any more.
+        if not sys.is_finalizing():
+            thread.join()

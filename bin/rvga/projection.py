@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from rvga.errors import InputError
 
@@ -30,11 +29,26 @@ class Scores:
         ``S = X B``.
     image_sum, image_sum_of_squares : (n,)
         Sum over voxels of each raw image and of its squares.
+    image_times_mean : (n,)
+        Product of each raw image with the mean image, summed over voxels.
     """
 
     ldrs: np.ndarray
     image_sum: np.ndarray
     image_sum_of_squares: np.ndarray
+    image_times_mean: np.ndarray
+
+    def centred(self) -> Scores:
+        """Return the scores of the images less their mean image, whose own scores are the mean."""
+        squares_of_mean = self.image_times_mean.mean()
+        return Scores(
+            ldrs=self.ldrs - self.ldrs.mean(axis=0),
+            image_sum=self.image_sum - self.image_sum.mean(),
+            image_sum_of_squares=self.image_sum_of_squares
+            - 2.0 * self.image_times_mean
+            + squares_of_mean,
+            image_times_mean=self.image_times_mean - squares_of_mean,
+        )
 
 
 def tile_rows(N: int) -> int:
@@ -58,6 +72,8 @@ class Projection:
         Voxels that the images have.
     constant : (number absent,)
         The one value that stands for each of the others in everybody.
+    mean : (number present,)
+        Mean image of those that are projected.
 
     Attributes
     ----------
@@ -65,12 +81,16 @@ class Projection:
         Images a tile, :func:`tile_rows` of the voxels present.
     """
 
-    def __init__(self, bases: np.ndarray, present: np.ndarray, constant: np.ndarray):
+    def __init__(
+        self, bases: np.ndarray, present: np.ndarray, constant: np.ndarray, mean: np.ndarray
+    ):
         N, self._r = bases.shape
         n_present = int(present.sum())
-        width = -(-self._r // _TILE_MULTIPLE) * _TILE_MULTIPLE
+        width = -(-(self._r + 1) // _TILE_MULTIPLE) * _TILE_MULTIPLE
+        # The mean image goes with the bases as one more column.
         self._bases = np.zeros((n_present, width))
         self._bases[:, : self._r] = bases if n_present == N else bases[present]
+        self._bases[:, self._r] = mean
         self._ldrs_of_constant = constant @ bases[~present].astype(np.float64)
         self._sum_of_constant = constant.sum()
         self._squares_of_constant = constant @ constant
@@ -81,11 +101,12 @@ class Projection:
         n, N = images.shape
         tile = np.zeros((self.rows, N), order="F")
         tile[:n] = images
-        ldrs = (tile @ self._bases)[:n, : self._r]
+        products = (tile @ self._bases)[:n]
         return Scores(
-            ldrs=ldrs + self._ldrs_of_constant,
+            ldrs=products[:, : self._r] + self._ldrs_of_constant,
             image_sum=tile.sum(axis=1)[:n] + self._sum_of_constant,
             image_sum_of_squares=np.einsum("nv,nv->n", tile, tile)[:n] + self._squares_of_constant,
+            image_times_mean=products[:, self._r] + self._squares_of_constant,
         )
 
 
@@ -214,6 +235,9 @@ def robust_distances(ldrs: np.ndarray) -> Distances:
     of all within the 97.5 % point. With fewer than 10 subjects a component the covariance is
     taken as diagonal. Components without any spread do not count.
     """
+    # Importing it takes longer than many a batch of images takes to be projected.
+    from scipy import special
+
     n, _ = ldrs.shape
     centre = np.median(ldrs, axis=0)
     spread = 1.4826 * np.median(np.abs(ldrs - centre), axis=0)

@@ -45,13 +45,13 @@ LARGEST_WHOLE = 127 * (1 + (1 << 8) + (1 << 16))
 DIGITS = 3
 # A tile has 16 rows of 64 bytes; two tiles of genotypes meet two tiles of columns at a time.
 _PEOPLE_PER_TILE = 64
-_TILE_BYTES = 1024
+TILE_BYTES = 1024
 _ROWS, _COLUMNS = 32, 32
 # Times 64 people whose bytes, of 32 rows and of 32 columns of digits, fit the first-level cache
 # together; their other digits stay in the second while all rows of a block meet them.
 _TILES_PER_PIECE = 8
 _PEOPLE_PER_PIECE = _PEOPLE_PER_TILE * _TILES_PER_PIECE
-_PAIR_BYTES = 2 * _TILE_BYTES * _TILES_PER_PIECE
+_PAIR_BYTES = 2 * TILE_BYTES * _TILES_PER_PIECE
 # Sums of products of a byte and a digit, each at most 255 x 128, over so many pieces stay below
 # 2^31.
 _PIECES_PER_SUM = 64
@@ -111,8 +111,8 @@ def whole_columns(X: np.ndarray) -> WholeColumns:
     largest = np.maximum(np.max(X, axis=0), -np.min(X, axis=0))
     unit = np.where(largest > 0, largest, 1.0) / LARGEST_WHOLE
     pairs = -(-DIGITS * c // _COLUMNS)
-    shape = (-(-n // _PEOPLE_PER_PIECE), pairs, _TILES_PER_PIECE, 2, _TILE_BYTES)
-    tiles = _aligned(int(np.prod(shape))).reshape(shape)
+    shape = (-(-n // _PEOPLE_PER_PIECE), pairs, _TILES_PER_PIECE, 2, TILE_BYTES)
+    tiles = aligned(int(np.prod(shape))).reshape(shape)
     total = np.zeros(c, dtype=np.int64)
     _split(X, 1.0 / unit, tiles, total)
     return WholeColumns(tiles, unit, total.astype(np.float64))
@@ -135,11 +135,20 @@ def rounding(X: np.ndarray) -> np.ndarray:
     return largest / (LARGEST_WHOLE * np.sqrt(12.0) * size)
 
 
-def _aligned(size: int) -> np.ndarray:
+def aligned(size: int) -> np.ndarray:
     """Return zeros (size,) uint8 that begin with a cache line, as a row of a tile should."""
     room = np.zeros(size + 63, dtype=np.uint8)
     start = -room.ctypes.data % 64
     return room[start : start + size]
+
+
+def tile_shape() -> np.ndarray:
+    """Return what tells a processor that all its tiles have 16 rows of 64 bytes."""
+    shape = np.zeros(64, dtype=np.uint8)
+    shape[0] = 1
+    shape[16:32] = np.full(8, 64, dtype="<u2").view(np.uint8)
+    shape[48:56] = 16
+    return shape
 
 
 class TileSpace:
@@ -160,13 +169,10 @@ class TileSpace:
         if not available():
             raise RuntimeError("this machine has no tiles for 8-bit products")
         padded = -(-DIGITS * columns // _COLUMNS) * _COLUMNS
-        self.rows = _aligned(_TILES_PER_PIECE * _ROWS * _PEOPLE_PER_TILE)
-        self.part = _aligned(4 * _MOST_ROWS * padded).view(np.int32).reshape(_MOST_ROWS, padded)
+        self.rows = aligned(_TILES_PER_PIECE * _ROWS * _PEOPLE_PER_TILE)
+        self.part = aligned(4 * _MOST_ROWS * padded).view(np.int32).reshape(_MOST_ROWS, padded)
         self.sums = np.zeros((_MOST_ROWS, columns))
-        self.shape = np.zeros(64, dtype=np.uint8)
-        self.shape[0] = 1
-        self.shape[16:32] = np.full(8, 64, dtype="<u2").view(np.uint8)
-        self.shape[48:56] = 16
+        self.shape = tile_shape()
 
 
 def tile_space_bytes(columns: int) -> int:
@@ -262,7 +268,7 @@ def _bytes_of_dosages(typing, source, part, target):
     return types.void(types.uintp, types.int64, types.uintp), generate
 
 
-def _tile_call(builder, name, *arguments):
+def tile_call(builder, name, *arguments):
     """Call a tile instruction; Python numbers are tiles."""
     values = [ir.Constant(_I8, x) if isinstance(x, int) else x for x in arguments]
     function = cgutils.get_or_insert_function(
@@ -274,22 +280,22 @@ def _tile_call(builder, name, *arguments):
 
 
 @intrinsic
-def _set_tiles(typing, shape):
+def set_tiles(typing, shape):
     """Give the thread's tiles their shape."""
 
     def generate(context, builder, signature, arguments):
-        _tile_call(builder, "ldtilecfg", builder.inttoptr(arguments[0], _POINTER))
+        tile_call(builder, "ldtilecfg", builder.inttoptr(arguments[0], _POINTER))
         return context.get_dummy_value()
 
     return types.void(types.uintp), generate
 
 
 @intrinsic
-def _release_tiles(typing):
+def release_tiles(typing):
     """Give the thread's tiles back."""
 
     def generate(context, builder, signature, arguments):
-        _tile_call(builder, "tilerelease")
+        tile_call(builder, "tilerelease")
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -321,18 +327,18 @@ def _multiply_tiles(typing, rows, columns, sums, stride, steps):
             for right in (0, _PEOPLE_PER_TILE)
         ]
         for tile, place in enumerate(places):
-            _tile_call(builder, "tileloadd64", tile, place, stride)
+            tile_call(builder, "tileloadd64", tile, place, stride)
         with cgutils.for_range(builder, steps) as loop:
-            offset = builder.mul(loop.index, ir.Constant(_I64, 2 * _TILE_BYTES))
+            offset = builder.mul(loop.index, ir.Constant(_I64, 2 * TILE_BYTES))
             for tile, base in ((4, rows), (6, columns)):
                 for second in (0, 1):
-                    at = builder.add(offset, ir.Constant(_I64, second * _TILE_BYTES))
+                    at = builder.add(offset, ir.Constant(_I64, second * TILE_BYTES))
                     place = builder.inttoptr(builder.add(base, at), _POINTER)
-                    _tile_call(builder, "tileloadd64", tile + second, place, line)
+                    tile_call(builder, "tileloadd64", tile + second, place, line)
             for tile in range(4):
-                _tile_call(builder, "tdpbusd", tile, 4 + tile // 2, 6 + tile % 2)
+                tile_call(builder, "tdpbusd", tile, 4 + tile // 2, 6 + tile % 2)
         for tile, place in enumerate(places):
-            _tile_call(builder, "tilestored64", tile, place, stride)
+            tile_call(builder, "tilestored64", tile, place, stride)
         return context.get_dummy_value()
 
     signature = types.void(types.uintp, types.uintp, types.uintp, types.int64, types.int64)
@@ -390,7 +396,7 @@ def _multiply(codes, variant, part, tiles, n_tiles, rows, products, sums, shape)
     share = 64 * (pairs * _PAIR_BYTES // (64 * pairs * (many // _ROWS)))
     size = codes.itemsize * codes.shape[1]
     piece_bytes = _TILES_PER_PIECE * (16 if codes.itemsize == 4 else 128)
-    _set_tiles(types.uintp(shape.ctypes.data))
+    set_tiles(types.uintp(shape.ctypes.data))
     for piece in range(pieces):
         if piece % _PIECES_PER_SUM == 0:
             products[:many] = 0
@@ -422,7 +428,7 @@ def _multiply(codes, variant, part, tiles, n_tiles, rows, products, sums, shape)
                         + 256.0 * np.float64(by[columns + column])
                         + 65536.0 * np.float64(by[2 * columns + column])
                     )
-    _release_tiles()
+    release_tiles()
 
 
 def _bytes_of_codes(codes, source, part, steps, target):

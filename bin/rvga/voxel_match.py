@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from rvga.errors import InputError
-from rvga.geometry import Geometry, Layout, len_of_runs
+from rvga.geometry import (
+    AFFINE_TOLERANCE_MM,
+    Geometry,
+    Layout,
+    in_another_order,
+    len_of_runs,
+)
 
-# Two grids are one when no corner differs by more than this.
-AFFINE_TOLERANCE_MM = 1e-3
 _NUMBERED_MAP = re.compile(r"map[0-9]*")
 
 
@@ -64,6 +68,33 @@ def columns_of(wanted: Geometry, available: Geometry, wanted_name: str) -> np.nd
         keys.append(list(zip(layout.tolist(), place.tolist(), strict=True)))
     column = {key: number for number, key in enumerate(keys[1])}
     return np.array([column.get(key, -1) for key in keys[0]], dtype=np.int64)
+
+
+def require_maps_in_order(
+    wanted: Sequence[str], available: Sequence[str], wanted_name: str
+) -> None:
+    """Refuse images that have the maps of the bases in another order.
+
+    Parameters
+    ----------
+    wanted, available : sequence of str
+        By part, digests of the names of the maps (``map_order`` of the files of bases and
+        images); those that are equal in any order are of the same maps.
+    wanted_name : str
+        Name of the file of bases, for messages.
+
+    Raises
+    ------
+    InputError
+        The names are the same, but not their order.
+    """
+    for theirs in available:
+        if theirs not in wanted and any(in_another_order(theirs, ours) for ours in wanted):
+            raise InputError(
+                f"{wanted_name}: was made from images that have the same maps in another order "
+                "than these; choose the maps by name with --cifti_maps, in the order in which the "
+                "run that made the bases has them"
+            )
 
 
 def _partners(ours: Sequence[Layout], theirs: Sequence[Layout], wanted_name: str) -> list[int]:
@@ -124,7 +155,8 @@ def _difference(one: Layout, other: Layout) -> str:
 def models_difference(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> str:
     """Return how two lists of CIFTI brain models differ, or the empty string.
 
-    Grids are one when no corner differs by more than :data:`AFFINE_TOLERANCE_MM`.
+    Grids are one when no corner differs by more than
+    :data:`~rvga.geometry.AFFINE_TOLERANCE_MM`.
 
     Parameters
     ----------

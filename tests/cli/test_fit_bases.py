@@ -10,10 +10,12 @@ import pytest
 
 import oracles
 import rvga_fit_bases
-from helpers import files_in, run_stage, selected_study
+from helpers import files_in, make_image_study, run_stage, selected_study, write_nifti
 from rvga import formats, fpca, smoothing
 from rvga.errors import InputError
 from rvga.geometry import Geometry, Layout
+
+AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]])
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +215,28 @@ def test_streamed_components_equal_exact_ones(study, tmp_path, monkeypatch):
     assert numbers["subspace_angle"] <= fpca.ANGLE_TOLERANCE
     error = max(5 * numbers["n_eff_standard_error"], 1e-5 * n_eff)
     assert numbers["n_eff"] == pytest.approx(n_eff, abs=error)
+
+
+def test_streamed_components_of_some_of_the_voxels_equal_exact_ones(tmp_path, monkeypatch):
+    files = make_image_study(tmp_path, n=24)
+    place = tuple(np.argwhere(files.inside)[5])
+    for path, volume in zip(files.images, files.volumes, strict=True):
+        volume[place] = 1.0
+        write_nifti(path, volume, AFFINE)
+    images, subjects = tmp_path / "images.h5", tmp_path / "subjects.h5"
+    for done in (files.read_images(images), files.select([images], subjects)):
+        assert done.returncode == 0, done.stderr
+    study, options = (files, images, subjects), ("--components", 3, "--bandwidth", "none")
+    done = fit(study, tmp_path / "exact.h5", *options)
+    assert done.returncode == 0, done.stderr
+    krylov(monkeypatch, study, tmp_path / "b.h5", *options)
+    with (
+        formats.open_file(tmp_path / "exact.h5", "bases") as exact,
+        formats.open_file(tmp_path / "b.h5", "bases") as found,
+    ):
+        assert len(found["bases"]) == files.inside.sum() - 1
+        np.testing.assert_allclose(found["bases"][...], exact["bases"][...], atol=2e-6)
+        np.testing.assert_allclose(found["eigenvalues"][...], exact["eigenvalues"][:3], rtol=1e-6)
 
 
 def test_streamed_bytes_do_not_depend_on_batches_or_threads(study, tmp_path, monkeypatch):

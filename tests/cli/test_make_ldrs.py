@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import h5py
+import nibabel
 import numpy as np
 import pytest
 
@@ -79,7 +81,12 @@ def test_ldrs_and_quality_are_of_the_raw_images(study, tmp_path):
     assert table["subject"].tolist() == sorted(files.subjects)
     np.testing.assert_allclose(table.iloc[:, 1:], S, rtol=1e-7)
     text = (tmp_path / "x.json").read_text()
-    assert json.loads(text)["numbers"]["quality_components"] == [1, 2, 5, 6]
+    numbers = json.loads(text)["numbers"]
+    assert numbers["quality_components"] == [1, 2, 5, 6]
+    deviations = X - X.mean(axis=0)
+    for q, value in zip((1, 2, 5, 6), numbers["quality_correlation_centred"], strict=True):
+        each = [np.corrcoef(x, B[:, :q] @ (B[:, :q].T @ x))[0, 1] for x in deviations]
+        assert value == pytest.approx(np.mean(each), abs=1e-6)
     assert not any(subject in text for subject in files.subjects)
 
 
@@ -348,3 +355,73 @@ def test_missing_values_are_the_voxels_mean_throughout(tmp_path):
         B = based["bases"][...].astype(float)
     with formats.open_file(tmp_path / "ldrs.h5", "ldrs") as found:
         np.testing.assert_allclose(found["ldrs"][...], X @ B, rtol=1e-6)
+
+
+def test_places_of_cifti_that_differ_by_rounding_are_those_of_one_study(tmp_path):
+    inside = np.zeros((5, 4, 3), dtype=bool)
+    inside[1:4, 1:3, :] = True
+    rng = np.random.default_rng(7)
+    table = tmp_path / "covariates.tsv"
+    table.write_text(
+        "subject\tage\n" + "".join(f"s{k:02d}\t{40 + k * k % 17}\n" for k in range(24))
+    )
+    patterns = rng.normal(size=(4, 18))
+    images = []
+    for number, shift in enumerate((0.0, 1e-7, 6e-4)):
+        affine = np.array(AFFINE)
+        affine[1, 3] += shift
+        axis = nibabel.cifti2.BrainModelAxis.from_mask(inside, affine=affine, name="PUTAMEN_LEFT")
+        subjects = [f"s{8 * number + k:02d}" for k in range(8)]
+        for subject in subjects:
+            values = 5 + rng.normal(size=(1, 4)) @ patterns + 0.3 * rng.normal(size=(1, 18))
+            axes = (nibabel.cifti2.ScalarAxis(["thickness"]), axis)
+            image = nibabel.cifti2.Cifti2Image(values.astype(np.float32), header=axes)
+            image.to_filename(tmp_path / f"{subject}.dscalar.nii")
+        ids = tmp_path / f"{number}.txt"
+        ids.write_text("\n".join(subjects) + "\n")
+        images.append(tmp_path / f"images.{number}.h5")
+        done = run_stage(
+            "read_images",
+            *("--images", [tmp_path / f"{subject}.dscalar.nii" for subject in subjects]),
+            *("--subjects", ids, "--out", images[-1]),
+        )
+        assert done.returncode == 0, done.stderr
+    found = {}
+    for order in ((0, 1, 2), (2, 0, 1)):
+        folder = tmp_path / f"first{order[0]}"
+        folder.mkdir()
+        given = [images[number] for number in order]
+        subjects, bases = folder / "subjects.h5", folder / "bases.h5"
+        for done in (
+            run_stage("select_subjects", "--images", given, "--covariates", table,
+                      "--out", subjects),
+            run_stage("fit_bases", "--images", given[::-1], "--subjects", subjects,
+                      "--components", 3, "--bandwidth", 2, "--out", bases),
+        ):  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        scores = [
+            project((None, None, None, bases), path, subjects, folder / f"scores{path.name}")
+            for path in given
+        ]
+        done = join((None, None, subjects, bases), folder, scores)
+        assert done.returncode == 0, done.stderr
+        with formats.open_file(folder / "ldrs.h5", "ldrs") as ldrs:
+            found[order[0]] = ldrs["ldrs"][...]
+    # The coordinates are those of one of the batches.
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-2, atol=1e-2)
+    other = tmp_path / "images.far.h5"
+    with (
+        h5py.File(images[0]) as one,
+        formats.create(other, "images", {"geometry_type": "cifti"}) as writer,
+    ):
+        for name in one:
+            if name not in ("geometry", "coordinates", "subject"):
+                writer.add(name, one[name][...])
+        writer.add("subject", [f"t{k}" for k in range(8)])
+        writer.add("coordinates", one["coordinates"][...] + [0, 2e-3, 0])
+        for name in one["geometry"]:
+            writer.add(f"geometry/{name}", one["geometry"][name][...])
+    done = run_stage("select_subjects", "--images", images[0], other, "--covariates", table,
+                     "--out", tmp_path / "x.h5")  # fmt: skip
+    assert done.returncode == 2
+    assert "images.far.h5: is on other voxels than" in done.stderr

@@ -8,11 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import files_in, make_image_study, represented_study, run_stage, write_nifti
+from helpers import (
+    files_in,
+    make_image_study,
+    represented_study,
+    run_stage,
+    write_cifti,
+    write_nifti,
+)
 from rvga import formats
 
 AFFINE = [[2.0, 0, 0, -5], [0, 2, 0, -4], [0, 0, 2, -3], [0, 0, 0, 1]]
-BY_SUBJECT = ("subject", "ldrs", "image_sum", "image_sum_of_squares", "image_digest")
+BY_SUBJECT = (
+    "subject",
+    "ldrs",
+    "image_sum",
+    "image_sum_of_squares",
+    "image_times_mean",
+    "image_digest",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +62,7 @@ def test_scores_and_sums_are_of_the_raw_images(study, tmp_path):
     np.testing.assert_allclose(found["ldrs"], X @ B, rtol=1e-12, atol=1e-10)
     np.testing.assert_allclose(found["image_sum"], X.sum(axis=1), rtol=1e-12)
     np.testing.assert_allclose(found["image_sum_of_squares"], (X**2).sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(found["image_times_mean"], X @ X.mean(axis=0), rtol=1e-7)
     text = (tmp_path / "x.json").read_text()
     numbers = json.loads(text)["numbers"]
     assert (numbers["n_images"], numbers["n_projected"], numbers["r"]) == (24, 24, 6)
@@ -201,3 +216,55 @@ def test_a_damaged_file_is_refused(study, tmp_path):
     assert done.returncode == 2
     assert "not a readable HDF5 file" in done.stderr
     assert files_in(tmp_path) == {"subjects.h5"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["{s}_area", "{s}_thickness"], None),
+        (["{s}_thickness", "{s}_area"], "the same maps in another order than these; choose the"),
+    ],
+)
+def test_bases_of_the_same_maps_in_another_order_are_refused(tmp_path, names, message):
+    rng = np.random.default_rng(5)
+    table = tmp_path / "covariates.tsv"
+    table.write_text("subject\tage\n" + "".join(f"s{k}\t{40 + k * k % 17}\n" for k in range(20)))
+    made = []
+    for number, forms in enumerate((["{s}_area", "{s}_thickness"], names)):
+        subjects = [f"s{10 * number + k}" for k in range(10)]
+        paths = [tmp_path / f"{subject}.dscalar.nii" for subject in subjects]
+        for subject, path in zip(subjects, paths, strict=True):
+            write_cifti(path, rng.normal(size=(2, 12)), [form.format(s=subject) for form in forms])
+        ids, images, selected = (tmp_path / f"{number}.{name}" for name in ("txt", "h5", "sub.h5"))
+        ids.write_text("\n".join(subjects) + "\n")
+        for done in (
+            run_stage("read_images", "--images", paths, "--subjects", ids, "--out", images),
+            run_stage("select_subjects", "--images", images, "--covariates", table,
+                      "--out", selected),
+        ):  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        made.append((images, selected))
+    bases = tmp_path / "bases.h5"
+    done = run_stage("fit_bases", "--images", made[0][0], "--subjects", made[0][1],
+                     "--components", 2, "--out", bases)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    done = run_stage("project_images", "--images", made[1][0], "--subjects", made[1][1],
+                     "--bases", with_map_order(bases, made[0][0]),
+                     "--out", tmp_path / "x.h5")  # fmt: skip
+    assert done.returncode == (2 if message else 0), done.stderr
+    assert (message or "") in done.stderr
+    assert (tmp_path / "x.h5").exists() == (message is None)
+
+
+def with_map_order(bases: Path, images: Path) -> Path:
+    """Return bases that remember the order of the maps of some images."""
+    with formats.open_file(bases, "bases") as found, formats.open_file(images, "images") as read:
+        if "map_order" in found:
+            return bases
+        names = [name for name in formats.KINDS["bases"].datasets if name in found]
+        out = bases.with_name("remembering.h5")
+        with formats.create(out, "bases", found.attributes, inputs=found.inputs) as writer:
+            for name in names:
+                writer.add(name, found.array(name))
+            writer.add("map_order", read.array("map_order"))
+    return out

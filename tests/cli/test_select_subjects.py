@@ -153,6 +153,28 @@ def test_voxels_that_lack_a_value_or_are_constant_are_left_out(study, tmp_path):
     assert numbers["n_subjects_incomplete_images"] == 1
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_images_of_one_value_are_counted(study, tmp_path, missing):
+    for row, volume in enumerate(study.volumes):
+        if row in (3, 17):
+            volume[...] = 2.5
+        elif row == 8:
+            # Equal at both ends is not equal throughout.
+            volume[study.inside] = np.r_[1.0, np.arange(114), 1.0]
+        if missing and row in (3, 4):
+            volume[2, 2, 2] = np.nan
+        write_nifti(study.images[row], volume, AFFINE)
+    summary = tmp_path / "x.json"
+    done = study.select(
+        batches(study, [range(10), range(10, 24)]), tmp_path / "subjects.h5", "--summary", summary
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 of 24 images have one value everywhere in the mask" in done.stderr
+    numbers = json.loads(summary.read_text())["numbers"]
+    assert numbers["n_subjects_constant_images"] == 2
+    assert numbers["n_subjects_incomplete_images"] == 2 * missing
+
+
 def test_coverage_decides_over_the_final_sample(study, tmp_path):
     order = sorted(study.subjects)
     values = {}

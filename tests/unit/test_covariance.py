@@ -7,9 +7,10 @@ import pytest
 from scipy import sparse
 
 import oracles
-from rvga import cli, fpca
-from rvga.covariance import SmoothedCovariance, prefetched
+from rvga import cli, fpca, tile_products
+from rvga.covariance import SmoothedCovariance
 from rvga.errors import InputError
+from rvga.parallel import read_ahead
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,23 @@ def test_bytes_do_not_depend_on_workers():
     assert one.trace() == two.trace()
 
 
+def test_components_do_not_depend_on_workers():
+    X = raw_images(200, 9000, 1.0)
+    found = []
+    for workers in (1, 3):
+        covariance = operator(X, None, 64, workers)
+        rough = fpca.KrylovSpectrum(
+            covariance.rough_product, 9000, covariance.trace(), block=16, seed=1,
+            dtype=np.float32, workers=workers,
+        )  # fmt: skip
+        fpca.krylov_components(
+            rough, number=5, most=100, tolerance=fpca.ROUGH_TOLERANCE, to_be_corrected=True
+        )
+        found.append(fpca.refined_components(rough, covariance.close_product, 5))
+    assert found[0].bases.tobytes() == found[1].bases.tobytes()
+    assert found[0].eigenvalues.tobytes() == found[1].eigenvalues.tobytes()
+
+
 def subspace_angle(one: np.ndarray, other: np.ndarray) -> float:
     """Return the largest angle (radians) between two subspaces, exact when it is small."""
     other = np.linalg.qr(other)[0]
@@ -107,15 +125,38 @@ def test_streamed_components_equal_a_dense_decomposition(smoothed, block, decay)
         assert (found.bases[np.argmax(np.abs(found.bases), axis=0), range(r)] > 0).all()
 
 
+@pytest.fixture(params=["floating point", "tiles"])
+def products(request, monkeypatch):
+    """Let products be of either arithmetic."""
+    if request.param == "tiles" and not tile_products.available():
+        pytest.skip("this processor has no tiles for 8-bit products")
+    if request.param != "tiles":
+        monkeypatch.setattr(tile_products, "available", lambda: False)
+    return request.param
+
+
+def test_rough_and_close_products(products):
+    X, W = raw_images(300, 500, 1.0), weights(500)
+    V = np.random.default_rng(2).normal(size=(500, 33))
+    C = dense(X, W)
+    one, two = (operator(X, W, 70, workers) for workers in (1, 2))
+    rough, close = one.rough_product(V), one.close_product(V)
+    size = np.abs(C @ V).max()
+    assert 0 < np.abs(rough - C @ V).max() < 3e-6 * size
+    assert np.abs(close - C @ V).max() < (3e-9 if products == "tiles" else 1e-12) * size
+    assert two.rough_product(V).tobytes() == rough.tobytes()
+    assert two.close_product(V).tobytes() == close.tobytes()
+
+
 @pytest.mark.parametrize("smoothed", [False, True])
 @pytest.mark.parametrize(("decay", "r"), [(0.5, 5), (0.5, 40), (1.5, 5), (1.5, 40), (2.5, 40)])
-def test_components_found_in_single_precision_are_refined_in_double(smoothed, decay, r):
+def test_components_found_roughly_are_refined(smoothed, decay, r, products):
     X = raw_images(400, 700, decay)
     W = weights(700) if smoothed else None
     Y = X.astype(float) if W is None else X.astype(float) @ W.toarray().T
     covariance = operator(X, W, 37)
     rough = fpca.KrylovSpectrum(
-        lambda vectors: covariance.product(vectors, np.float32),
+        covariance.rough_product,
         700,
         covariance.trace(),
         block=fpca.block_size(r),
@@ -125,7 +166,7 @@ def test_components_found_in_single_precision_are_refined_in_double(smoothed, de
     fpca.krylov_components(
         rough, number=r, most=100, tolerance=fpca.ROUGH_TOLERANCE, to_be_corrected=True
     )
-    found = fpca.refined_components(rough, covariance.product, r)
+    found = fpca.refined_components(rough, covariance.close_product, r)
     bases, eigenvalues = oracles.principal_components(Y, r)
     assert (eigenvalues[r - 1] - eigenvalues[r]) / eigenvalues[r - 1] > 1e-3
     assert found.converged
@@ -182,7 +223,7 @@ def test_a_share_near_the_limit_is_not_refused_while_the_space_grows():
 
 
 @pytest.mark.parametrize("gap", [2e-3, 1e-2])
-def test_a_small_gap_after_large_components_is_refined(gap):
+def test_a_small_gap_after_large_components_is_refined(gap, products):
     # A thousand times the last, and single precision that alone cannot tell it from the next.
     r, N, n = 10, 300, 600
     eigenvalues = np.concatenate([np.geomspace(1000, 1, r), (1 - gap) * 0.97 ** np.arange(60)])
@@ -193,13 +234,13 @@ def test_a_small_gap_after_large_components_is_refined(gap):
     assert (exact[r - 1] - exact[r]) / exact[r - 1] > 1e-3
     covariance = operator(X, None, 100)
     rough = fpca.KrylovSpectrum(
-        lambda vectors: covariance.product(vectors, np.float32),
+        covariance.rough_product,
         N, covariance.trace(), block=16, seed=1, dtype=np.float32,
     )  # fmt: skip
     single = fpca.krylov_components(
         rough, number=r, most=70, tolerance=fpca.ROUGH_TOLERANCE, to_be_corrected=True
     )
-    found = fpca.refined_components(rough, covariance.product, r)
+    found = fpca.refined_components(rough, covariance.close_product, r)
     assert found.converged
     np.testing.assert_allclose(found.eigenvalues, exact[:r], rtol=1e-6)
     angle = subspace_angle(found.bases, bases)
@@ -245,12 +286,12 @@ def test_extrapolated_n_eff():
     assert np.isnan(fpca.extrapolated_n_eff(eigenvalues, 3, 60))
 
 
-def test_prefetched_keeps_order_and_raises():
-    assert list(prefetched(iter(range(5)))) == list(range(5))
+def test_reading_ahead_keeps_order_and_raises():
+    assert list(read_ahead(iter(range(5)), 1)) == list(range(5))
 
     def breaks():
         yield 1
         raise InputError("broken")
 
     with pytest.raises(InputError, match="broken"):
-        list(prefetched(breaks()))
+        list(read_ahead(breaks(), 1))

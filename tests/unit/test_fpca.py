@@ -134,3 +134,17 @@ def test_the_best_is_kept_where_corrections_bring_nothing():
     assert not found.converged
     assert found.passes == rough.passes + len(told) < fpca.MOST_PASSES
     assert all(angle >= found.angle * 0.94 for angle in angles[-2:])
+
+
+def test_columns_that_depend_on_others_are_left_out_of_the_space():
+    # The images have so few dimensions that a third block has hardly any that are new.
+    rng = np.random.default_rng(5)
+    U = np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    C = (U * np.linspace(3, 1, 40)) @ U.T
+    spectrum = fpca.KrylovSpectrum(lambda V: C @ V, 40, np.trace(C), block=16, seed=1)
+    for _ in range(5):
+        spectrum.step()
+    Q = spectrum.vectors(40)
+    np.testing.assert_allclose(Q.T @ Q, np.eye(40), atol=1e-12)
+    np.testing.assert_allclose(spectrum.ritz()[0][:40], np.linspace(3, 1, 40), rtol=1e-12)
+    assert spectrum.angle(10) == 0.0

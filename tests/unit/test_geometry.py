@@ -69,6 +69,7 @@ def test_geometry_is_stored_and_read(tmp_path, geometry):
     with formats.create(path, "images", {"geometry_type": "nifti"}) as writer:
         writer.add("images", np.zeros((2, 3)))
         writer.add("subject", ["a", "b"])
+        writer.add("image_digest", np.zeros((2, 16)))
         writer.add("coordinates", geometry.coordinates)
         for name in ("voxel_count", "voxel_sum", "voxel_sum_of_squares"):
             writer.add(name, np.zeros(3))
@@ -168,6 +169,7 @@ def stored(path, geometry):
     with formats.create(path, "images", {"geometry_type": geometry.type}) as writer:
         writer.add("images", np.zeros((2, N)))
         writer.add("subject", ["a", "b"])
+        writer.add("image_digest", np.zeros((2, 16)))
         writer.add("coordinates", geometry.coordinates)
         for name in ("voxel_count", "voxel_sum", "voxel_sum_of_squares"):
             writer.add(name, np.zeros(N))

@@ -478,6 +478,10 @@ def test_grids_of_cifti_may_differ_by_rounding(tmp_path):
     near = write_cifti(tmp_path / "b.nii", thalamus(5e-4), values)
     np.testing.assert_array_equal(reader.read(near), values)
     far = write_cifti(tmp_path / "c.nii", thalamus(0.25), values)
+    # What is rounding only leaves no trace.
+    rounded = write_cifti(tmp_path / "d.nii", thalamus(-1e-7), values)
+    places = open_part(PartFiles(), Rules(), rounded).geometry.coordinates
+    np.testing.assert_array_equal(places, reader.geometry.coordinates)
     with pytest.raises(
         InputError, match=r"c\.nii: .*grid of CIFTI_STRUCTURE_THALAMUS_LEFT are up to 0\.25 mm"
     ):

@@ -198,6 +198,7 @@ def batch(path, subjects, geometry, values):
     with formats.create(path, "images", {"geometry_type": "nifti"}) as writer:
         writer.add("images", values, chunks=images.image_chunk(values.shape[1]))
         writer.add("subject", subjects)
+        writer.add("image_digest", images.image_digests(values))
         writer.add("coordinates", geometry.coordinates)
         writer.add("voxel_count", np.isfinite(values).sum(axis=0))
         writer.add("voxel_sum", np.nansum(values, axis=0))
@@ -230,6 +231,11 @@ def test_rows_come_in_the_order_asked_for_whatever_the_batches(tmp_path, geometr
             for part in (slice(0, 2), slice(2, 6)):
                 digest.add(wanted[part], images.image_digests(expected[part]))
             digests.add(digest.hexdigest())
+            # The same as stored, without reading an image.
+            np.testing.assert_array_equal(found.digests(wanted), images.image_digests(expected))
+            digests.add(found.digest(wanted).hexdigest())
+            with pytest.raises(InputError, match="'z' of the sample is in none"):
+                found.digest(["a", "z"])
             with pytest.raises(InputError, match="'z' of the sample is in none"):
                 found.rows(["a", "z"])
     assert len(digests) == 1
@@ -269,6 +275,7 @@ def test_rows_without_checksums_are_the_same(tmp_path, geometry, options, width)
     with formats.create(tmp_path / "a.h5", "images", {"geometry_type": "nifti"}) as writer:
         writer.reserve("images", (6, 24), chunks=(1, width), **options)[...] = stored
         writer.add("subject", [f"s{row}" for row in range(6)])
+        writer.add("image_digest", images.image_digests(stored))
         writer.add("voxel_count", np.full(24, 6))
         writer.add("voxel_sum", stored.sum(axis=0, dtype=float))
         writer.add("voxel_sum_of_squares", (stored.astype(float) ** 2).sum(axis=0))
@@ -279,3 +286,42 @@ def test_rows_without_checksums_are_the_same(tmp_path, geometry, options, width)
         np.testing.assert_array_equal(found, stored[[4, 0, 1]])
         pieces = [piece for _, _, piece in opened.blocks(opened.subject, 4, checked=False)]
         np.testing.assert_array_equal(np.vstack(pieces), stored)
+
+
+def test_a_block_stays_as_it_is_while_anything_refers_to_it(tmp_path, geometry):
+    X = np.random.default_rng(0).normal(size=(9, 24)).astype(np.float32)
+    names = [f"s{row}" for row in range(9)]
+    path = batch(tmp_path / "x.h5", names, geometry, X)
+    with images.ImageSet([path]) as found:
+        for checked in (True, False):
+            views = [block[1:, ::5].T for *_, block in found.blocks(names, 3, checked=checked)]
+            for number, view in enumerate(views):
+                np.testing.assert_array_equal(view.T, X[3 * number + 1 : 3 * number + 3, ::5])
+            places = {
+                block.__array_interface__["data"][0]
+                for *_, block in found.blocks(names, 3, checked=checked)
+            }
+            # One that is looked at and one that is read.
+            assert len(places) == 2
+
+
+def test_a_changed_value_is_noticed_where_checksums_are_compared(tmp_path, geometry):
+    X = np.random.default_rng(0).normal(size=(4, 24)).astype(np.float32)
+    path = batch(tmp_path / "x.h5", list("abcd"), geometry, X)
+    content = path.read_bytes()
+    place = content.index(X[2].tobytes())
+    path.write_bytes(content[:place] + b"\0" + content[place + 1 :])
+    with images.ImageSet([path]) as found:
+        with pytest.raises(InputError, match="'images' cannot be read: the file is damaged"):
+            list(found.blocks(list("abcd")))
+        with pytest.raises(InputError, match="'images' cannot be read: the file is damaged"):
+            found.rows(["d", "c"])
+
+
+def test_kept_voxels_are_a_view_only_where_nothing_is_filled_in(geometry):
+    X = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert np.shares_memory(images.filled(X, slice(None), np.zeros(4)), X)
+    X[1, 2] = np.nan
+    found = images.filled(X, slice(None), np.full(4, 7.0))
+    assert np.isnan(X[1, 2])
+    assert found[1, 2] == 7.0

@@ -14,8 +14,15 @@ from rvga.errors import InputError
 def test_projection_is_a_product():
     rng = np.random.default_rng(0)
     X, B = rng.normal(size=(5, 30)).astype("f4"), rng.normal(size=(30, 3))
-    found = projection.Projection(B, np.ones(30, dtype=bool), np.zeros(0)).scores(X)
+    mean = X.astype(float).mean(axis=0)
+    found = projection.Projection(B, np.ones(30, dtype=bool), np.zeros(0), mean).scores(X)
     X = X.astype(float)
+    np.testing.assert_allclose(found.image_times_mean, X @ mean)
+    less, centred = X - mean, found.centred()
+    np.testing.assert_allclose(centred.ldrs, less @ B, atol=1e-12)
+    np.testing.assert_allclose(centred.image_sum, less.sum(axis=1), atol=1e-12)
+    np.testing.assert_allclose(centred.image_sum_of_squares, (less**2).sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(centred.image_times_mean, less @ mean, atol=1e-12)
     np.testing.assert_allclose(found.ldrs, X @ B)
     np.testing.assert_allclose(found.image_sum, X.sum(axis=1))
     np.testing.assert_allclose(found.image_sum_of_squares, (X**2).sum(axis=1))
@@ -26,7 +33,10 @@ def test_a_voxel_that_the_images_lack_is_constant():
     X, B = rng.normal(size=(5, 30)), rng.normal(size=(30, 3))
     present = rng.random(30) < 0.8
     X[:, ~present] = X[0, ~present]
-    found = projection.Projection(B, present, X[0, ~present]).scores(X[:, present])
+    mean = X.mean(axis=0)
+    onto = projection.Projection(B, present, X[0, ~present], mean[present])
+    found = onto.scores(X[:, present])
+    np.testing.assert_allclose(found.image_times_mean, X @ mean)
     assert 0 < present.sum() < 30
     np.testing.assert_allclose(found.ldrs, X @ B)
     np.testing.assert_allclose(found.image_sum, X.sum(axis=1))
@@ -39,14 +49,14 @@ def test_an_image_has_the_same_scores_whatever_comes_with_it(N, r, order):
     rng = np.random.default_rng(N + r)
     X = np.asarray(rng.normal(size=(128, N)).astype("f4"), order=order)
     onto = projection.Projection(
-        rng.normal(size=(N, r)).astype("f4"), np.ones(N, dtype=bool), np.zeros(0)
+        rng.normal(size=(N, r)).astype("f4"), np.ones(N, dtype=bool), np.zeros(0), X.mean(axis=0)
     )
     with threadpoolctl.threadpool_limits(1):
         whole = onto.scores(X)
         for n in (1, 2, 7, 23, 64, 127):
             rows = rng.permutation(128)[:n]
             found = onto.scores(X[rows])
-            for name in ("ldrs", "image_sum", "image_sum_of_squares"):
+            for name in ("ldrs", "image_sum", "image_sum_of_squares", "image_times_mean"):
                 assert np.array_equal(getattr(found, name), getattr(whole, name)[rows]), name
 
 

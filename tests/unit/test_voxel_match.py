@@ -9,7 +9,7 @@ import pytest
 
 from rvga.errors import InputError
 from rvga.geometry import Geometry, Layout, join
-from rvga.voxel_match import columns_of
+from rvga.voxel_match import columns_of, require_maps_in_order
 
 
 def grid(index, shift: float = 0.0, shape=(4, 4, 4)) -> Geometry:
@@ -119,3 +119,13 @@ def test_grids_of_cifti_are_one_within_a_thousandth_of_a_millimetre():
     assert columns_of(ours, described(voxels(9e-4), [8, 1]), "b").tolist() == [1, 0]
     with pytest.raises(InputError, match=r"grid of THALAMUS_LEFT are up to 0\.002 mm apart"):
         columns_of(ours, described(voxels(2e-3), [8, 1]), "b")
+
+
+def test_maps_in_the_order_of_the_bases():
+    ours = ["names order"]
+    for theirs in (["names order"], ["others order"], [""], [], ["others turned"]):
+        require_maps_in_order(ours, theirs, "b.h5")
+    require_maps_in_order(["a one", "b two"], ["b two", "a one"], "b.h5")
+    for wanted in (ours, ["a one", *ours]):
+        with pytest.raises(InputError, match=r"b\.h5: .*same maps in another order .*cifti_maps"):
+            require_maps_in_order(wanted, ["names turned"], "b.h5")
