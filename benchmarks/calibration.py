@@ -3,16 +3,19 @@
 
 Coalescent genotypes (msprime) of a study, of another study and of two LD panels, all of different
 people, are drawn anew for each genotype set; on each set many phenotypes are drawn and go through
-the functions that the pipeline calls: moments (method 5b), band regression (5c) with the intercept
-fixed and free, the published estimator with three pairs of shares, and the regressions of the
+the functions that the pipeline calls: moments (method 5b) and their weighted form (5d: 'balanced'
+for h², 'precise' for correlations), band regression (5c) with the intercept fixed and free, the
+published estimator with three pairs of shares, and the regressions of the
 `ldsc` package where it can be imported (`ldscore`; put it on PYTHONPATH), with its defaults, on LD
 scores as it defines them, of the same panels over whole chromosomes.
 
-Pairs of phenotypes of a study have genetic correlation ρ exactly (that of the genetic values in
-all people of both studies, where h² is the variance of the genetic value) and environments of
-correlation .6. The trait of the other study has the effects of the second; its environment has
-correlation .6 with the first one's in people who are in both studies. Where ρ varies, pairs take
-0, .3, .7 and -.5 in turn.
+Pairs of phenotypes of a study have genetic correlation ρ and h² exactly in the population: that of
+the effects through the correlations within chromosomes, of everybody drawn. (Were they exact in the
+people of both studies, of whom the study is half, the sampling of genotypes, which standard errors
+count, would be half of it in h² and ρ within the study and none with the other one's trait.)
+Environments of a pair have correlation .6. The trait of the other study has the effects of the
+second; its environment has correlation .6 with the first one's in people who are in both studies.
+Where ρ varies, pairs take 0, .3, .7 and -.5 in turn.
 
 Eight named scenarios, 50 pairs (100 phenotypes of the study, 50 traits) on each of 20 sets:
 
@@ -47,6 +50,7 @@ import sys
 import time
 import zlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,8 +60,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bin"))
 
 import threadpoolctl
 
-from rvga import bands, jackknife, ld
+from rvga import balance, bands, jackknife, ld, ld_products
 from rvga import heritability as h
+from rvga import published as section_5
 
 with np.errstate():
     # The package makes NumPy raise on any division by zero, everywhere.
@@ -72,6 +77,8 @@ STRUCTURE = 0.0025
 RHOS = (0.0, 0.3, 0.7, -0.5)
 SHARES = (0.6, 0.8, 0.9, 0.95, 0.98)
 PUBLISHED = ((0.98, 0.95), (0.90, 0.85), (0.85, 0.80))
+# Weighted moments: for h², and for correlations.
+WEIGHTED = ("balanced", "precise")
 # Groups of the jackknife, of two blocks each: neighbours are correlated, which matters less in the
 # groups of a whole genome (eight blocks).
 GROUPS = 40
@@ -147,13 +154,20 @@ WIDE = {
 
 @dataclass(frozen=True)
 class Block:
-    """One LD block: its first variant, M, its traces, and d of the published pairs of shares."""
+    """One LD block: its first variant, M, its traces, and d of the published pairs of shares.
+
+    ``traces`` are t₁, t₂ and, by class of variants, what a reference holds of t₂, by column of M;
+    ``ld_score`` is that of the published cross-trait regression.
+    """
 
     first: int
     M: np.ndarray
     share: np.ndarray
     seen: h.BlockProjection
     published: tuple[float, ...]
+    traces: tuple[np.ndarray, np.ndarray, np.ndarray]
+    class_size: np.ndarray
+    ld_score: np.ndarray
 
     def cut(self, share: float) -> Block:
         """Return the block with the columns of M for a smaller share."""
@@ -163,7 +177,8 @@ class Block:
             s, q=s.q[:k], H_a=s.H_a[:k, :k], H_b=s.H_b[:k, :k], H_1=s.H_1[:k, :k], t_2=s.t_2[:k],
             RM_a=s.RM_a[:, :k], RM_b=s.RM_b[:, :k], t_1=s.t_1[:k],
         )  # fmt: skip
-        return replace(self, M=self.M[:, :k], share=self.share[:k], seen=seen)
+        traces = tuple(one[:k] for one in self.traces)
+        return replace(self, M=self.M[:, :k], share=self.share[:k], seen=seen, traces=traces)
 
 
 @dataclass(frozen=True)
@@ -174,10 +189,26 @@ class Reference:
     factors: tuple[float, float]
     group: np.ndarray
     m: float
+    n: float
 
     def cut(self, share: float) -> Reference:
         """Return the reference with a smaller share."""
         return replace(self, blocks=[block.cut(share) for block in self.blocks])
+
+    @cached_property
+    def weights(self) -> dict[str, list[np.ndarray]]:
+        """Weights of the columns of each block by estimator of :data:`WEIGHTED`."""
+        start = np.concatenate([[0], np.cumsum([len(block.share) for block in self.blocks])])
+        equation = balance.equations(np.concatenate([b.share for b in self.blocks]), start)
+        t_1, t_2, by_class = (
+            np.concatenate([block.traces[k] for block in self.blocks]) for k in range(3)
+        )
+        size = sum(block.class_size for block in self.blocks)
+        traces, size = balance.class_traces(by_class, t_2, size)
+        balanced = balance.balanced_weights(equation, t_1, t_2, traces, size, self.n)
+        precise = balance.precise_weights(equation, t_1, t_2, self.m, self.n)
+        found = (np.split(one, start[1:-1]) for one in (balanced, precise))
+        return dict(zip(WEIGHTED, found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -185,7 +216,8 @@ class GenotypeSet:
     """Standardised genotypes (m, people) of both studies, the other one's by overlap.
 
     ``deme`` is ±1 by person of study and other, None without structure. ``ld_score`` (m,) is
-    unbiased and over whole chromosomes; ``class_label`` classes of variants for errors.
+    unbiased and over whole chromosomes; ``class_label`` classes of variants for errors;
+    ``population`` the correlations within each chromosome, of everybody.
     """
 
     study: np.ndarray
@@ -194,6 +226,7 @@ class GenotypeSet:
     frequency: np.ndarray
     ld_score: np.ndarray
     class_label: np.ndarray
+    population: list[np.ndarray]
     references: dict[int, Reference]
 
 
@@ -288,13 +321,21 @@ class ReferenceParts:
             ).t_1
             for shares in PUBLISHED
         )
-        return Block(first, block.M.astype(np.float32), block.share, seen, d)
+        products, ld_score = ld_products.block_products(block, n_a, n_b)
+        R_1 = (n_a * block.R_a + n_b * block.R_b) / np.float32(n_a + n_b)
+        return Block(
+            first, block.M.astype(np.float32), block.share, seen, d,
+            (products.t_1, products.t_2, products.class_trace),
+            np.bincount(ld_products.class_of(ld_score), minlength=ld_products.N_CLASSES),
+            section_5.adjusted_ld_scores(R_1, n_a + n_b),
+        )  # fmt: skip
 
     def result(self) -> Reference:
         """Return the reference."""
         sizes = np.array([len(block.M) for block in self.blocks])
         factors = ld.between_block_factors(np.array(self.traces))
-        return Reference(self.blocks, factors, jackknife.group_starts(sizes, GROUPS), float(self.m))
+        group = jackknife.group_starts(sizes, GROUPS)
+        return Reference(self.blocks, factors, group, float(self.m), float(self.n))
 
 
 def ld_scores(panels: np.ndarray) -> np.ndarray:
@@ -312,7 +353,7 @@ def draw_set(sizes: Sizes, seed: int, kind: str) -> GenotypeSet:
         panel: ReferenceParts(panel, sizes.study, sizes.largest_block, seed) for panel in panels
     }
     people = [sizes.study, sizes.other, max(panels), max(panels)]
-    study, other, frequency, score = [], [], [], []
+    study, other, frequency, score, population = [], [], [], [], []
     for number in range(sizes.chromosomes):
         dosages, deme = draw_chromosome(
             people, sizes.variants, sizes.megabases, seed * 1000 + number + 1, kind == "structured"
@@ -330,6 +371,8 @@ def draw_set(sizes: Sizes, seed: int, kind: str) -> GenotypeSet:
         study.append(mine[keep])
         other.append(theirs[keep])
         frequency.append(mine[keep].mean(axis=1) / 2)
+        everybody = standardised(dosages[keep])
+        population.append((everybody @ everybody.T) / np.float32(everybody.shape[1]))
     mine, theirs = np.concatenate(study), np.concatenate(other)
     half = round(0.5 * min(sizes.study, sizes.other))
     whole = min(sizes.study, sizes.other)
@@ -345,6 +388,7 @@ def draw_set(sizes: Sizes, seed: int, kind: str) -> GenotypeSet:
         frequency=np.concatenate(frequency),
         ld_score=np.concatenate(score),
         class_label=h.variant_classes(np.concatenate(score), np.concatenate(frequency)),
+        population=population,
         references={panel: reference.result() for panel, reference in parts.items()},
     )
 
@@ -369,34 +413,42 @@ def candidates_of(genotypes: GenotypeSet, placement: str) -> tuple[np.ndarray, n
     return np.argsort(sign * genotypes.ld_score, kind="stable")[: m // 4], np.ones(m)
 
 
+def draw_effects(
+    genotypes: GenotypeSet, scenario: Scenario, rho: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return effects (m, 2 pairs) with h² and ρ (pairs,) exact in the population.
+
+    Columns 2k and 2k + 1 are a pair. At most all candidates are causal.
+    """
+    candidates, scale = candidates_of(genotypes, scenario.placement)
+    effects = np.zeros((len(scale), 2 * len(rho)))
+    causal = min(scenario.causal, len(candidates))
+    for k in range(len(rho)):
+        at = rng.choice(candidates, causal, replace=False)
+        effects[at, 2 * k : 2 * k + 2] = rng.normal(size=(causal, 2)) * scale[at, None]
+    first, second = effects[:, ::2], effects[:, 1::2]
+    first /= np.sqrt(covariances(genotypes, first, first))
+    second -= first * covariances(genotypes, first, second)
+    second /= np.sqrt(covariances(genotypes, second, second))
+    second *= np.sqrt(1 - rho**2)
+    second += first * rho
+    return effects * np.sqrt(scenario.h2)
+
+
 def draw_phenotypes(
     genotypes: GenotypeSet, scenario: Scenario, rng: np.random.Generator
 ) -> Phenotypes:
-    """Return phenotypes whose h² and ρ are exact in the people of both studies together.
+    """Return phenotypes whose h² and ρ are exact in the population.
 
-    Columns 2k and 2k + 1 are a pair; trait k has the effects of column 2k + 1. At most all
-    candidates are causal.
+    Columns 2k and 2k + 1 are a pair; trait k has the effects of column 2k + 1.
     """
     theirs = genotypes.others[0.0]
     n, n_other, pairs = genotypes.study.shape[1], theirs.shape[1], scenario.pairs
     rho = np.resize(np.array(scenario.rhos), pairs)
-    candidates, scale = candidates_of(genotypes, scenario.placement)
     genetic = np.zeros((n + n_other, 2 * pairs))
     if scenario.h2 > 0:
-        effects = np.zeros((len(scale), 2 * pairs), dtype=np.float32)
-        causal = min(scenario.causal, len(candidates))
-        for k in range(pairs):
-            at = rng.choice(candidates, causal, replace=False)
-            effects[at, 2 * k : 2 * k + 2] = rng.normal(size=(causal, 2)) * scale[at, None]
+        effects = draw_effects(genotypes, scenario, rho, rng).astype(np.float32)
         genetic = np.vstack([genotypes.study.T @ effects, theirs.T @ effects]).astype(np.float64)
-        genetic -= genetic.mean(axis=0)
-        first, second = genetic[:, ::2], genetic[:, 1::2]
-        first /= first.std(axis=0)
-        second -= first * np.mean(first * second, axis=0)
-        second /= second.std(axis=0)
-        second *= np.sqrt(1 - rho**2)
-        second += first * rho
-        genetic *= np.sqrt(scenario.h2)
     left = 1 - scenario.h2 - (STRUCTURE if genotypes.deme is not None else 0.0)
     own = np.sqrt(left) * correlated(rng.normal(size=(n, 2 * pairs)))
     trait = np.sqrt(left) * rng.normal(size=(n_other, pairs))
@@ -409,6 +461,19 @@ def draw_phenotypes(
         trait += np.sqrt(STRUCTURE) * genotypes.deme[n:, None]
     people = np.r_[n - shared : n, n : n + n_other - shared]
     return Phenotypes(genetic[:n] + own, genetic[people, 1::2] + trait, rho, shared)
+
+
+def covariances(genotypes: GenotypeSet, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the population's covariance of genetic values of effects (m, k), column by column.
+
+    Chromosomes are independent in it, whatever they are among those who were drawn.
+    """
+    total, at = np.zeros(first.shape[1]), 0
+    for R in genotypes.population:
+        here = slice(at, at + len(R))
+        total += np.einsum("ik,ik->k", first[here], R @ second[here])
+        at += len(R)
+    return total
 
 
 def correlated(noise: np.ndarray) -> np.ndarray:
@@ -471,8 +536,16 @@ class Moments(NamedTuple):
     by_group: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def by_moments(reference: Reference, q: list[np.ndarray], s: Scores) -> Moments:
-    """Return method 5b's estimate of all phenotypes together; κ is 0 between the samples."""
+def by_moments(
+    reference: Reference,
+    q: list[np.ndarray],
+    s: Scores,
+    weights: list[np.ndarray] | None = None,
+) -> Moments:
+    """Return method 5b's estimate of all phenotypes together; κ is 0 between the samples.
+
+    ``weights`` are those of the columns of M by block; all 1 without.
+    """
     c, t = s.own.shape[1], s.trait.shape[1]
     kappa, inverse_n, Sigma = np.zeros((3, c + t, c + t))
     kappa[:c, :c], inverse_n[:c, :c], Sigma[:c, :c] = s.noise, 1 / s.n, s.Sigma
@@ -482,8 +555,9 @@ def by_moments(reference: Reference, q: list[np.ndarray], s: Scores) -> Moments:
     groups = int(reference.group.max()) + 1
     quadratic, t_1, t_2 = np.zeros((groups, c + t, c + t)), np.zeros(groups), np.zeros(groups)
     total = None
-    for g, block, one in zip(reference.group, reference.blocks, q, strict=True):
-        part = h.moments_of(replace(block.seen, q=one))
+    weights = [None] * len(q) if weights is None else weights
+    for g, block, one, c in zip(reference.group, reference.blocks, q, weights, strict=True):
+        part = h.moments_of(replace(block.seen, q=one), c)
         total = part if total is None else total + part
         quadratic[g] += part.quadratic
         t_1[g] += part.t_1
@@ -579,14 +653,15 @@ def add_errors(out: Found, name: str, value, truth, closed_form, jack, blend: fl
 
 def estimate_own(
     reference: Reference, genotypes: GenotypeSet, q: list[np.ndarray], s: Scores,
-    moments: Moments, scenario: Scenario, rho: np.ndarray,
+    moments: dict[str, Moments], scenario: Scenario, rho: np.ndarray,
 ) -> Found:  # fmt: skip
-    """Return estimates of h² and ρ within the study, by moments and by bands."""
+    """Return estimates of h² and ρ within the study, by moments and by bands.
+
+    ``moments`` are those with weights of 1 ('moments') and the weighted ones.
+    """
     c = s.own.shape[1]
-    own, identity = some(moments.all, np.arange(c)), np.eye(c)
+    identity = np.eye(c)
     rows, columns = identity[::2], identity[1::2]
-    weight = np.concatenate([h.variant_weights(block.seen) for block in reference.blocks])
-    blend = h.blend_factor(*h.class_means(weight, genotypes.class_label))
     out: Found = {}
 
     def add(name: str, found: h.Moments, left_out: np.ndarray, blend: float) -> None:
@@ -598,7 +673,14 @@ def estimate_own(
             jack = np.diag(h.genetic_correlation_jackknife(left_out, rows, columns))
             add_errors(out, f"rho|{name}", r, rho, se, jack, blend)
 
-    add("moments", own, moments.left_out[:, :c, :c], blend)
+    for name, found in moments.items():
+        weights = reference.weights.get(name, [None] * len(reference.blocks))
+        weight = [
+            h.variant_weights(block.seen, one)
+            for block, one in zip(reference.blocks, weights, strict=True)
+        ]
+        blend = h.blend_factor(*h.class_means(np.concatenate(weight), genotypes.class_label))
+        add(name, some(found.all, np.arange(c)), found.left_out[:, :c, :c], blend)
     banded = band_equations(reference, q, c)
     of = np.zeros(c, dtype=np.int64)
     mine = [one[:, :c] for one in q]
@@ -633,17 +715,18 @@ class Pair(NamedTuple):
 
 
 def estimate_cross(
-    reference: Reference, q: list[np.ndarray], s: Scores, moments: Moments, scenario: Scenario,
-    phenotypes: Phenotypes,
+    reference: Reference, q: list[np.ndarray], s: Scores, by_weight: dict[str, Moments],
+    scenario: Scenario, phenotypes: Phenotypes,
 ) -> Found:  # fmt: skip
     """Return estimates of ρ with the other trait, one trait at a time, and of its h².
 
-    ``moments``: 5b as if nobody were in both samples. ``moments_intercept``: 5b with the free
-    regression's κ between the samples. ``bands_free``: slopes of the regression with all
-    intercepts free; for the first pairs also ``bands_own``: those within a sample fixed, and
-    ``bands_fixed``: all fixed, as if nobody were in both.
+    ``moments``, ``balanced`` and ``precise``: 5b with these weights, as if nobody were in both
+    samples. ``moments_intercept``: 5b with the free regression's κ between the samples.
+    ``bands_free``: slopes of the regression with all intercepts free; for the first pairs also
+    ``bands_own``: those within a sample fixed, and ``bands_fixed``: all fixed, as if nobody were
+    in both.
     """
-    c, one_row = s.own.shape[1], np.ones((1, 1))
+    c, one_row, moments = s.own.shape[1], np.ones((1, 1)), by_weight["moments"]
     banded = band_equations(reference, q, c)
     variance = float(np.trace(s.Sigma))
     mean_h2 = {
@@ -656,11 +739,12 @@ def estimate_cross(
     for k, rho in enumerate(phenotypes.rho):
         at = np.array([2 * k, c + k])
         pair = Pair(k, some(moments.all, at), [one[:, at] for one in q], rho, scenario.h2)
-        value, error, h2, h2_error = h.cross_trait_correlation(pair.moments, one_row)
-        jack = h.cross_trait_jackknife(moments.left_out[:, *np.ix_(at, at)], one_row)
-        _put(rows, "cross|moments|closed_form", value[0], error[0], rho)
-        _put(rows, "cross|moments|jackknife", value[0], jack[0], rho)
-        _put(rows, "h2_trait|moments|closed_form", h2, h2_error, scenario.h2)
+        for name, one in by_weight.items():
+            value, error, h2, h2_error = h.cross_trait_correlation(some(one.all, at), one_row)
+            jack = h.cross_trait_jackknife(one.left_out[:, *np.ix_(at, at)], one_row)
+            _put(rows, f"cross|{name}|closed_form", value[0], error[0], rho)
+            _put(rows, f"cross|{name}|jackknife", value[0], jack[0], rho)
+            _put(rows, f"h2_trait|{name}|closed_form", h2, h2_error, scenario.h2)
         for free in (True, False) if k < VARIANT_PAIRS else (True,):
             samples = [bands.Sample(n, v, not free) for n, v in ((s.n, variance), (s.n_other, 1))]
             h2s = (
@@ -738,9 +822,10 @@ def estimate_published(
     scores = np.hstack([h.published_scores(s.z, s.Sigma, s.n), s.z_trait / np.sqrt(s.n_other)])
     out: Found = {}
     for which, (ld_share, inverse_share) in enumerate(PUBLISHED):
-        cut = reference.cut(inverse_share)
-        quadratic = sum(q.T @ q for q in project(cut, scores))
-        d = sum(block.published[which] for block in reference.blocks)
+        q = project(reference.cut(inverse_share), scores)
+        quadratic = sum(one.T @ one for one in q)
+        d_of_block = np.array([block.published[which] for block in reference.blocks])
+        d = float(d_of_block.sum())
         total = h.BlockMoments(quadratic, np.zeros_like(quadratic), d, 0.0, d)
         kappa, inverse_n, Sigma = np.zeros((3, *quadratic.shape))
         kappa[:c, :c], inverse_n[:c, :c], Sigma[:c, :c] = s.Sigma / s.n, 1 / s.n, s.Sigma
@@ -762,7 +847,44 @@ def estimate_published(
         out[f"cross|{name}"] = triples(
             [one[0][0] for one in cross], [one[1][0] for one in cross], rho
         )
+        name = name.replace("published", "published_overlap").replace("closed_form", "jackknife")
+        ratios = [
+            published_with_intercept(reference, s, found, q, d_of_block, np.array([2 * k, c + k]))
+            for k in range(t)
+        ]
+        out[f"cross|{name}"] = triples(*np.array(ratios).T, rho)
     return out
+
+
+def published_with_intercept(
+    reference: Reference, s: Scores, found: h.Moments, q: list[np.ndarray], d: np.ndarray,
+    at: np.ndarray,
+) -> tuple[float, float]:  # fmt: skip
+    """Return ρ of a phenotype and a trait and its error as published with people in common.
+
+    κ between the samples is the cross-trait LD-score intercept, found anew without each block; the
+    estimate is the jackknife's own (as ``estimate_with_trait(method="published", overlap=True)``).
+    """
+    sizes = [len(block.M) for block in reference.blocks]
+    own, trait = int(at[0]), int(at[1]) - s.own.shape[1]
+    sigma = np.sqrt(s.Sigma[own, own])
+    h2 = np.array([found.Gamma[own, own] / sigma**2]), float(found.Gamma[at[1], at[1]])
+    intercept, without = section_5.cross_trait_intercepts(
+        (s.z[:, own] * s.z_trait[:, trait])[:, None],
+        np.concatenate([block.ld_score for block in reference.blocks]),
+        (s.n, s.n_other), h2, float(d.sum()), np.repeat(np.arange(len(sizes)), sizes),
+    )  # fmt: skip
+    scale = sigma / np.sqrt(s.n * s.n_other)
+    between = np.array([[0.0, 1.0], [1.0, 0.0]]) * scale
+    kappa = found.kappa[np.ix_(at, at)]
+    quadratic = np.stack([one[:, at].T @ one[:, at] for one in q])
+    Gamma = found.Gamma[np.ix_(at, at)] - d.sum() * between * intercept[0]
+    kappas = kappa + between * without[:, :1, None]
+    Gammas = h.leave_one_out_Gamma(quadratic, d, np.zeros(len(d)), kappas, reference.m)
+    one_row = np.ones((1, 1))
+    ratios = np.stack([h.cross_trait_ratio(one, one_row) for one in Gammas])
+    value = section_5.jackknife_estimate(h.cross_trait_ratio(Gamma, one_row), ratios)[0]
+    return float(value), float(jackknife.jackknife_standard_error(ratios)[0])
 
 
 def estimate_ldsc(
@@ -827,7 +949,9 @@ def run_scenario(
         for share in SHARES if wide else (0.98,):
             reference = whole.cut(share) if share < 0.98 else whole
             q = project(reference, np.hstack([s.own, s.trait]))
-            moments = by_moments(reference, q, s)
+            moments = {"moments": by_moments(reference, q, s)}
+            for name in WEIGHTED:
+                moments[name] = by_moments(reference, q, s, reference.weights[name])
             found = estimate_own(reference, genotypes, q, s, moments, scenario, phenotypes.rho)
             if share < 0.98:
                 found = {name: value for name, value in found.items() if "bands" not in name}
@@ -946,15 +1070,27 @@ class Results:
         found = summarise(by_set, one_sided=name.split("|")[1].startswith("h2"))
         return found if found.replicates else None
 
-    def best_published(self, scenario: str, quantity: str) -> tuple[str, Row] | None:
-        """Return the pair of shares with the least mean squared error, and its summary."""
-        found = []
+    def best_published(
+        self, scenario: str, quantity: str, kind: str = "published|closed_form", *, by: str = "rmse"
+    ) -> tuple[str, Row] | None:
+        """Return the pair of shares with the least error, and its summary.
+
+        ``kind`` is 'published|closed_form', or 'published_overlap|jackknife' with the cross-trait
+        intercept; ``by`` 'rmse', the root mean squared error, or 'sd', the spread alone.
+        """
+        found, (name, error) = [], kind.split("|")
         for ld_share, inverse_share in PUBLISHED:
-            pair = f"published_{ld_share:.2f}_{inverse_share:.2f}"
-            row = self.row(f"{scenario}|{quantity}|{pair}|closed_form")
+            pair = f"{name}_{ld_share:.2f}_{inverse_share:.2f}"
+            row = self.row(f"{scenario}|{quantity}|{pair}|{error}")
             if row is not None:
-                found.append((row.bias**2 + row.sd**2, f"{inverse_share:.2f}", row))
+                size = row.sd if by == "sd" else rmse(row)
+                found.append((size, f"{inverse_share:.2f}", row))
         return min(found, key=lambda one: one[0])[1:] if found else None
+
+
+def rmse(row: Row) -> float:
+    """Return the root mean squared error."""
+    return float(np.hypot(row.bias, row.sd))
 
 
 def number(x: float, digits: int = 3) -> str:
@@ -992,17 +1128,23 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
             print(f"| {' | '.join(row)} |")
 
 
-# Estimator and error of each column of the tables of h² and of ρ after the first.
+# The default for each quantity.
+DEFAULT = {"h2": "balanced", "rho": "precise", "cross": "precise"}
+# Estimator and error of each column of the tables of h² and of ρ after the default's.
 COLUMNS = {
-    "5b, jackknife: SE, coverage": "moments|jackknife",
+    "5b": "moments|closed_form",
     "5c, κ = Σ/n": "bands_fixed|closed_form",
     "5c, κ free": "bands_free|jackknife",
 }
 CROSS = {
+    "5d, nobody in common": "precise|closed_form",
     "5b, nobody in common": "moments|closed_form",
-    "5b, κ of 5c": "moments_intercept|jackknife",
     "5c, κ free": "bands_free|jackknife",
     "ldsc": "ldsc|jackknife",
+}
+CROSS_PUBLISHED = {
+    "published, nobody in common": "published|closed_form",
+    "published, LD-score intercept": "published_overlap|jackknife",
 }
 
 
@@ -1019,46 +1161,105 @@ def print_tables(folder: Path) -> None:
     for quantity in ("h2", "rho"):
         print(f"\n{quantity}")
         _print_within(results, quantity, [*NAMED, *STRUCTURED])
+    print("\nSpread against the published estimator")
+    _print_spread(results)
     print("\nWith the other trait (last: slope on the truth)")
     _print_cross(results, [*NAMED, *(one for one in grid() if "overlap" in one), *STRUCTURED])
     print("\nRejections of 0 at 5 %")
     _print_rejections(results)
     print("\nIntercepts of the free regression: with the other trait, and nκ/Σ of the study")
     _print_intercepts(results)
-    print("\nOther cells, 5b: h² by closed form, auto and jackknife; ρ")
+    print("\nOther cells, 5d: h² by closed form, auto and jackknife; ρ")
     _print_grid(results)
-    print("\nPanels and shares: bias, SD and coverage of h² by 5b; last 5c, κ = Σ/n")
-    _print_panels(results)
+    for estimator in ("balanced", "moments"):
+        print(f"\nPanels and shares: bias, SD and coverage of h² by {estimator}; last 5c, κ = Σ/n")
+        _print_panels(results, estimator)
 
 
 def _print_within(results: Results, quantity: str, scenarios: list[str]) -> None:
     rows = []
     for scenario in scenarios:
-        first = results.row(f"{scenario}|{quantity}|moments|closed_form")
+        name = f"{scenario}|{quantity}|{DEFAULT[quantity]}"
+        first = results.row(f"{name}|closed_form")
         if first is None:
             continue
+        jack = results.row(f"{name}|jackknife")
         cells = [results.row(f"{scenario}|{quantity}|{one}") for one in COLUMNS.values()]
         published = results.best_published(scenario, quantity)
         rows.append(
             [
                 scenario, str(first.replicates), shown(first, full=True),
-                f"{number(cells[0].se)}, {number(cells[0].covered)}" if cells[0] else "·",
-                *(shown(one) for one in cells[1:]),
+                f"{number(jack.se)}, {number(jack.covered)}" if jack else "·",
+                *(shown(one) for one in cells),
                 f"{shown(published[1])} ({published[0]})" if published else "·",
                 shown(results.row(f"{scenario}|{quantity}|ldsc|jackknife")),
             ]
         )  # fmt: skip
-    print_table(["", "n", "5b", *COLUMNS, "published, best (share)", "ldsc"], rows)
+    header = ["", "n", "5d", "5d, jackknife: SE, coverage", *COLUMNS]
+    print_table([*header, "published, best (share)", "ldsc"], rows)
+
+
+def _print_spread(results: Results) -> None:
+    """Print SDs as they are, divided by the slope on the truth, and root mean squared errors.
+
+    The published estimator's slope for h² is that from 'null' to 'polygenic'; where ρ does not
+    vary, its slope is that of 'overlap'.
+    """
+    for quantity, default in (("h2", "balanced"), ("rho", "precise")):
+        rows = []
+        for scenario in NAMED:
+            ours = results.row(f"{scenario}|{quantity}|{default}|closed_form")
+            least = results.best_published(scenario, quantity, by="sd")
+            if ours is None or least is None:
+                continue
+            best = results.best_published(scenario, quantity)
+            slopes = [
+                _slope_of(results, scenario, quantity, one)
+                for one in (f"{default}|closed_form", _pair_of(least[0]))
+            ]
+            ldsc_row = results.row(f"{scenario}|{quantity}|ldsc|jackknife")
+            rows.append(
+                [scenario, number(ours.sd), f"{number(least[1].sd)} ({least[0]})",
+                 *(number(x) for x in slopes),
+                 *(number(row.sd / x) for row, x in zip((ours, least[1]), slopes, strict=True)),
+                 number(rmse(ours)), f"{number(rmse(best[1]))} ({best[0]})",
+                 number(ldsc_row.sd) if ldsc_row else "·"]
+            )  # fmt: skip
+        header = ["SD", "SD, published (share)", "slope", "slope, published", "SD/slope",
+                  "SD/slope, published", "RMSE", "RMSE, published (share)", "SD, ldsc"]  # fmt: skip
+        print_table([f"{quantity} {default}", *header], rows)
+
+
+def _pair_of(inverse_share: str) -> str:
+    """Return estimator and error of the published pair with a share of the inverse."""
+    pair = next(one for one in PUBLISHED if f"{one[1]:.2f}" == inverse_share)
+    return f"published_{pair[0]:.2f}_{pair[1]:.2f}|closed_form"
+
+
+def _slope_of(results: Results, scenario: str, quantity: str, name: str) -> float:
+    if quantity == "h2":
+        low, high = (results.row(f"{one}|h2|{name}") for one in ("null", "polygenic"))
+        if low is None or high is None:
+            return np.nan
+        return 1 + (high.bias - low.bias) / (high.truth - low.truth)
+    row = results.row(f"{scenario}|{quantity}|{name}")
+    if row is not None and not np.isfinite(row.slope):
+        row = results.row(f"overlap|{quantity}|{name}")
+    return row.slope if row is not None else np.nan
 
 
 def _print_cross(results: Results, scenarios: list[str]) -> None:
     rows = []
     for scenario in scenarios:
         cells = [results.row(f"{scenario}|cross|{one}") for one in CROSS.values()]
-        if cells[0] is not None:
-            shared = [shown(one, full=k == 2, slope=True) for k, one in enumerate(cells)]
-            rows.append([scenario, str(cells[0].replicates), *shared])
-    print_table(["", "n", *CROSS], rows)
+        if cells[0] is None:
+            continue
+        shared = [shown(one, full=k in (0, 2), slope=True) for k, one in enumerate(cells)]
+        for kind in CROSS_PUBLISHED.values():
+            best = results.best_published(scenario, "cross", kind)
+            shared.append(f"{shown(best[1], slope=True)} ({best[0]})" if best else "·")
+        rows.append([scenario, str(cells[0].replicates), *shared])
+    print_table(["", "n", *CROSS, *CROSS_PUBLISHED], rows)
 
 
 def _print_rejections(results: Results) -> None:
@@ -1092,27 +1293,29 @@ def _print_grid(results: Results) -> None:
     rows = []
     for scenario in grid():
         h2 = [
-            results.row(f"{scenario}|h2|moments|{error}")
+            results.row(f"{scenario}|h2|balanced|{error}")
             for error in ("closed_form", "auto", "jackknife")
         ]
         if h2[0] is not None:
-            bands_row = results.row(f"{scenario}|h2|bands_fixed|closed_form")
-            rho = results.row(f"{scenario}|rho|moments|closed_form")
+            others = [
+                results.row(f"{scenario}|{one}|closed_form")
+                for one in ("h2|moments", "h2|bands_fixed", "rho|precise")
+            ]
             rows.append(
                 [scenario.removeprefix("grid "), str(h2[0].replicates), shown(h2[0], full=True),
-                 number(h2[1].covered), number(h2[2].covered), shown(bands_row), shown(rho)]
+                 number(h2[1].covered), number(h2[2].covered), *map(shown, others)]
             )  # fmt: skip
-    print_table(["", "n", "5b", "auto", "jackknife", "5c, κ = Σ/n", "ρ, 5b"], rows)
+    print_table(["", "n", "5d", "auto", "jackknife", "5b", "5c, κ = Σ/n", "ρ, 5d"], rows)
 
 
-def _print_panels(results: Results) -> None:
+def _print_panels(results: Results, estimator: str) -> None:
     rows = []
     panels = sorted(
         {int(name.split(" panel ")[1].split()[0]) for name in results.cells if " panel " in name}
     )
     for scenario, panel in itertools.product(WIDE, panels):
         cells = [
-            results.row(f"{scenario} panel {panel} share {share}|h2|moments|closed_form")
+            results.row(f"{scenario} panel {panel} share {share}|h2|{estimator}|closed_form")
             for share in SHARES
         ]
         cells.append(results.row(f"{scenario} panel {panel} share 0.98|h2|bands_fixed|closed_form"))

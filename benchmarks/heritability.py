@@ -5,9 +5,13 @@ Blocks are of the size that 1.1 million variants in 1,700 blocks have; a slice o
 measured (every block the same numbers, which the time does not depend on), and seconds are given
 for the slice and for all of them.
 
-- ``pass``: from the two files to Γ̂ with all that its errors need, against a plain read of the same
-  bytes, both from disk (nothing of them in memory) and from memory;
-- ``jackknife``: h² of every voxel with delete-a-block errors over the estimate with closed forms;
+- ``pass``: the pass over the two open files, which gives all sums that the estimate and its errors
+  are made of, against a plain read of the same bytes of the same files (of M, of the products that
+  are stored with it, and of the effects; where variants are missing, of the correlations too), both
+  from disk (nothing of them in memory) and from memory, for each share of variants that the study
+  lacks;
+- ``jackknife``: the estimate and h² of every voxel with delete-a-block errors, over the same with
+  closed forms;
 - ``matrix``: genetic correlation of every voxel with every voxel and its error, written to a file.
 """
 
@@ -33,6 +37,7 @@ from rvga.dataset import MinimalDataset
 from rvga.genetic_covariance import GeneticCovariance
 from rvga.geometry import Geometry, add_geometry
 from rvga.heritability import correlation_in_range
+from rvga.ld_products import block_products
 from rvga.ld_reference import BlockWriter, LdReference
 
 ALL_VARIANTS, ALL_BLOCKS = 1_100_000, 1_700
@@ -48,6 +53,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_048, help="rows of the matrix that are made")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--missing", type=float, nargs="+", default=[0.0, 0.02, 0.1])
     args = parser.parse_args()
     size = ALL_VARIANTS // ALL_BLOCKS
     rng = np.random.default_rng(1)
@@ -59,9 +65,11 @@ def main() -> None:
             "blocks": args.blocks, "variants_in_block": size, "columns_of_M": rank,
             "components": args.components, "voxels": args.voxels, "threads": args.threads,
         }  # fmt: skip
-        seconds, found = measure_pass(folder, args)
-        print(json.dumps({"measure": "pass", **common, **found}, sort_keys=True), flush=True)
-        found = measure_jackknife(folder, args, seconds)
+        make_covariance(folder, args)
+        for missing in args.missing:
+            found = measure_pass(folder, args, missing)
+            print(json.dumps({"measure": "pass", **common, **found}, sort_keys=True), flush=True)
+        found = measure_jackknife(folder, args)
         print(json.dumps({"measure": "jackknife", **common, **found}, sort_keys=True), flush=True)
         found = measure_matrix(folder, args)
         print(json.dumps({"measure": "matrix", **common, **found}, sort_keys=True), flush=True)
@@ -82,8 +90,9 @@ def write_reference(path: Path, size: int, blocks: int, rng: np.random.Generator
     attributes = {"n_a": PEOPLE, "n_b": PEOPLE, "n_2": PEOPLE, "ld_share": 0.98, "counts": {}}
     with formats.create(path, "ld", attributes) as writer:
         target = BlockWriter(writer)
+        products = block_products(block, PEOPLE, PEOPLE)
         for _ in range(blocks):
-            target.add(block, 1)
+            target.add(block, *products, 1)
         target.finish()
         writer.add("error_traces", np.ones((1, 4)))
         for name, values in variants(m).items():
@@ -126,11 +135,49 @@ def write_dataset(path: Path, m: int, args, rng: np.random.Generator) -> None:
         add_geometry(writer, geometry)
 
 
-def forget(path: Path) -> None:
-    """Take a file's bytes out of memory, so that the next reader takes them from disk."""
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
-        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+# Of the reference, what a study with all of its variants needs, and what one without some does.
+OF_REFERENCE = (
+    "M", "H", "share", "t_1", "t_2", "t_1_ratio", "t_4", "band_t_4", "class_trace", "ld_score",
+)  # fmt: skip
+OF_MISSING = ("H_difference", "R_a", "R_b", "T")
+OF_STUDY = ("z", "scale", "a", "A_index")
+Pieces = list[tuple[Path, list[tuple[int, int]]]]
+
+
+def pieces_of(path: Path, names: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return first byte and length of the stored parts of some datasets, neighbours merged."""
+    pieces = []
+    with h5py.File(path) as file:
+        for name in names:
+            stored = file[name].id
+            chunks = [stored.get_chunk_info(k) for k in range(stored.get_num_chunks())]
+            pieces += [(chunk.byte_offset, chunk.size) for chunk in chunks]
+    merged: list[tuple[int, int]] = []
+    for first, size in sorted(pieces):
+        if merged and sum(merged[-1]) == first:
+            merged[-1] = (merged[-1][0], merged[-1][1] + size)
+        else:
+            merged.append((first, size))
+    return merged
+
+
+def forget(pieces: Pieces) -> None:
+    """Take files' bytes out of memory, so that the next reader takes them from disk."""
+    for path, _ in pieces:
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_plainly(pieces: Pieces) -> None:
+    """Read the parts of the files one after another."""
+    memory = memoryview(bytearray(1 << 22))
+    for path, parts in pieces:
+        with path.open("rb", buffering=0) as handle:
+            for first, size in parts:
+                handle.seek(first)
+                while size > 0:
+                    size -= handle.readinto(memory[: min(size, len(memory))])
 
 
 def best(work, repeats: int, before=lambda: None) -> tuple[float, float]:
@@ -145,73 +192,108 @@ def best(work, repeats: int, before=lambda: None) -> tuple[float, float]:
     return min(wall), min(processor)
 
 
-def read_plainly(path: Path) -> None:
-    """Read a file from beginning to end."""
-    with path.open("rb", buffering=0) as handle:
-        while handle.read(1 << 22):
-            pass
-
-
-def measure_pass(folder: Path, args) -> tuple[float, dict[str, float]]:
-    """Return the estimate's processor seconds, and rates of the pass and of a plain read."""
-    path, stage = folder / "panel.ld.h5", folder / "genetic_covariance.h5"
-    bytes_of_file = path.stat().st_size
-    options = rvga_heritability.parser().parse_args(
+def stage_options(folder: Path, args) -> argparse.Namespace:
+    """Return the options of the HERITABILITY stage, its defaults but for files and threads."""
+    outs = [
+        (f"--out{name}", "unused")
+        for name in ("", "-map", "-regions", "-intercepts", "-correlation")
+    ]
+    return rvga_heritability.parser().parse_args(
         [
-            "--dataset", str(folder / "study.rvga.h5"), "--ld-reference", str(path),
-            "--threads", str(args.threads), "--out-covariance", str(stage),
-            *itertools.chain(*[
-                (f"--out{name}", "unused")
-                for name in ("", "-map", "-regions", "-intercepts", "-correlation")
-            ]),
+            "--dataset", str(folder / "study.rvga.h5"),
+            "--ld-reference", str(folder / "panel.ld.h5"), "--threads", str(args.threads),
+            "--out-covariance", str(folder / "genetic_covariance.h5"), *itertools.chain(*outs),
         ]
     )  # fmt: skip
+
+
+def make_covariance(folder: Path, args) -> None:
+    """Run the stage as far as ``genetic_covariance.h5``, which the other measurements take."""
+    options = stage_options(folder, args)
     silent(lambda: rvga_heritability.write_covariance(options, None, {}))
+
+
+def measure_pass(folder: Path, args, missing: float) -> dict[str, float]:
+    """Return rates of the pass and of a plain read."""
+    method = stage_options(folder, args).heritability_method
+    reference_path, study_path = folder / "panel.ld.h5", folder / "study.rvga.h5"
+    names = OF_REFERENCE + OF_MISSING * (missing > 0)
+    pieces = [
+        (reference_path, pieces_of(reference_path, names)),
+        (study_path, pieces_of(study_path, OF_STUDY)),
+    ]
+    number = sum(size for _, parts in pieces for _, size in parts)
+
+    def work() -> None:
+        with (
+            MinimalDataset.open(study_path) as dataset,
+            LdReference.open(reference_path) as reference,
+        ):
+            match = genetic_covariance.match_dataset(dataset, reference)
+            gone = np.random.default_rng(2).permutation(reference.m)
+            match.row[gone[: round(missing * reference.m)]] = -1
+            if not in_memory:
+                forget(pieces)
+            start, cpu = time.perf_counter(), time.process_time()
+            genetic_covariance.sum_over_blocks(
+                dataset, reference, match, method=method, workers=args.threads
+            )
+            seconds.append((time.perf_counter() - start, time.process_time() - cpu))
+
+    result, cpu = {"missing": missing, "method": method}, []
+    for in_memory in (False, True):
+        where = "memory" if in_memory else "disk"
+        seconds: list[tuple[float, float]] = []
+        best(work, args.repeats + in_memory)
+        wall, processor = (min(each) for each in zip(*seconds, strict=True))
+        cpu.append(processor)
+        before = (lambda: None) if in_memory else (lambda: forget(pieces))
+        plain, _ = best(lambda: read_plainly(pieces), args.repeats, before)
+        result |= {
+            f"{where}_megabytes_per_second": number / wall / 1e6,
+            f"{where}_plain_megabytes_per_second": number / plain / 1e6,
+            f"{where}_over_plain": plain / wall,
+            f"{where}_seconds_of_all_blocks": wall * ALL_BLOCKS / args.blocks,
+        }
+    result["processor_seconds_of_all_blocks"] = min(cpu) * ALL_BLOCKS / args.blocks
+    # What is left where nothing else runs and both processors are always at work.
+    result["processor_megabytes_per_second"] = number * args.threads / min(cpu) / 1e6
+    result["megabytes_of_all_blocks"] = number / 1e6 * ALL_BLOCKS / args.blocks
+    of_file = reference_path.stat().st_size / 1e6
+    result["megabytes_of_reference"] = of_file * ALL_BLOCKS / args.blocks
+    return result
+
+
+def measure_jackknife(folder: Path, args) -> dict[str, float]:
+    """Return what delete-a-block errors of h² of all voxels cost over closed forms."""
+    options = stage_options(folder, args)
 
     def work() -> None:
         with (
             MinimalDataset.open(options.dataset) as dataset,
-            LdReference.open(path) as reference,
+            LdReference.open(options.ld_reference) as reference,
         ):
-            match = genetic_covariance.match_dataset(dataset, reference)
-            nonlocal seconds
-            start, cpu = time.perf_counter(), time.process_time()
             genetic_covariance.estimate_covariance(
-                dataset, reference, match, method="moments", fixed_intercept=True,
-                workers=args.threads,
+                dataset, reference, genetic_covariance.match_dataset(dataset, reference),
+                method=options.heritability_method, fixed_intercept=True, workers=args.threads,
             )  # fmt: skip
-            seconds.append((time.perf_counter() - start, time.process_time() - cpu))
 
-    result, cpu = {}, []
-    for where, before in (("disk", lambda: forget(path)), ("memory", lambda: read_plainly(path))):
-        seconds: list[tuple[float, float]] = []
-        best(work, args.repeats, before)
-        wall, processor = (min(each) for each in zip(*seconds, strict=True))
-        cpu.append(processor)
-        plain, _ = best(lambda: read_plainly(path), args.repeats, before)
-        result |= {
-            f"{where}_megabytes_per_second": bytes_of_file / wall / 1e6,
-            f"{where}_plain_megabytes_per_second": bytes_of_file / plain / 1e6,
-            f"{where}_over_plain": plain / wall,
-            f"{where}_processor_over_plain": plain * args.threads / processor,
-            f"{where}_seconds_of_all_blocks": wall * ALL_BLOCKS / args.blocks,
-        }
-    result["processor_seconds_of_all_blocks"] = min(cpu) * ALL_BLOCKS / args.blocks
-    result["megabytes_of_all_blocks"] = bytes_of_file / 1e6 * ALL_BLOCKS / args.blocks
-    return min(cpu), result
-
-
-def measure_jackknife(folder: Path, args, estimate: float) -> dict[str, float]:
-    """Return what delete-a-block errors of h² of all voxels cost over closed forms."""
+    estimate = best(work, args.repeats)[1]
     with GeneticCovariance.open(folder / "genetic_covariance.h5") as covariance:
         groups = len(covariance.left_out)
         closed = best(lambda: covariance.heritability(), args.repeats)[1]
         both = best(lambda: covariance.heritability(se_method="jackknife"), args.repeats)[1]
+    # A slice makes the estimate cheap, and its groups, of two blocks at least, are fewer.
+    all_groups = genetic_covariance.JACKKNIFE_GROUPS
+    all_blocks = estimate * ALL_BLOCKS / args.blocks
+    more = (both - closed) * all_groups / groups
     return {
         "groups": groups,
         "estimate_processor_seconds": estimate + closed,
         "with_jackknife_processor_seconds": estimate + both,
         "with_jackknife_over_estimate": (estimate + both) / (estimate + closed),
+        "groups_of_all_blocks": all_groups,
+        "with_jackknife_over_estimate_of_all_blocks": 1 + more / (all_blocks + closed),
     }
 
 

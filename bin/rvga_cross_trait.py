@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rvga import cli
+from rvga.calibrated import FEW_GROUPS, weak_trait
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
 from rvga.false_discovery import false_discovery_rate
@@ -42,9 +43,14 @@ from rvga.liftover import Chain
 from rvga.published import jackknife_estimate
 from rvga.sumstats import NOT_WANTED, ROWS, read_sumstats
 from rvga.tables import write_table
-from rvga.trait_matching import WantedRows, check_frequencies, drop_summary, match_trait
+from rvga.trait_matching import (
+    WantedRows,
+    check_frequencies,
+    check_signs,
+    drop_summary,
+    match_trait,
+)
 
-FEW_GROUPS = 50
 # -log10 p of a test of the intercepts that is warned of.
 UNLIKELY = 3.0
 
@@ -93,6 +99,8 @@ def parse_columns(text: str) -> dict[str, str]:
         role, equals, name = part.partition("=")
         if not equals or not role.strip() or not name.strip():
             raise InputError(f"--columns: '{part}' is not of the form role=column")
+        if role.strip() in columns:
+            raise InputError(f"--columns: role '{role.strip()}' is given twice; give it once")
         columns[role.strip()] = name.strip()
     return columns
 
@@ -133,7 +141,7 @@ def read_trait(
         )
     found, words = check_frequencies(variants, sumstats.table, match, args.sumstats.name)
     numbers |= found
-    for word in words:
+    for word in [*words, *check_signs(sumstats.table, match, args.sumstats.name)]:
         cli.warn(word, warnings)
     hit = match.row >= 0
     row = np.maximum(match.row, 0)
@@ -177,8 +185,13 @@ def estimate(
         try:
             require_enough(shared, reference.m, args.sumstats.name, reference.path.name)
         except InputError as error:
-            reasons = drop_summary(numbers["dropped"])
-            raise InputError(f"{error} ({reasons}); {build_hint(args)}") from error
+            reasons, repeated = drop_summary(numbers["dropped"]), numbers["dropped"]["repeated"]
+            hint = build_hint(args)
+            if repeated > numbers["n_rows"] / 2:
+                hint = "is every variant in it twice? All rows of such a variant are left out"
+            # What it asks of the genome build is asked once.
+            said = str(error).partition("; ")[0]
+            raise InputError(f"{said}; of its rows {reasons}; {hint}") from error
         published = covariance.method == "published"
         overlap = args.overlap == "possible"
         scores = z / np.sqrt(n) if published else trait_scores(z, n)
@@ -199,11 +212,21 @@ def estimate(
         numbers |= {
             "n_trait": n_trait, "n_reference_variants": reference.m,
             "n_shared_variants": found.n_used, "heritability_method": covariance.method,
+            "genetic_correlation_by": estimator(covariance.method, overlap),
             "overlap": args.overlap, "n_jackknife_groups": len(found.left_out),
         }  # fmt: skip
         # The regions are used after the file is closed.
         numbers["n_regions"] = len(covariance.regions[0])
         return found, covariance, intercepts
+
+
+def estimator(method: str, overlap: bool) -> str:
+    """Return the name of what correlations with a trait are estimated by."""
+    if method == "published":
+        return method
+    if overlap:
+        return "bands"
+    return "precise" if method == "balanced" else method
 
 
 def trait_intercepts(
@@ -299,11 +322,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         found, covariance, intercepts = estimate(args, numbers, warnings)
         names, region_rows = covariance.regions
         trait_h2, trait_error = heritability_of_trait(found)
-        rho, error, how = correlations(found, covariance.bases, args.se_method, covariance.blend)
+        blend = covariance.correlation_blend
+        rho, error, how = correlations(found, covariance.bases, args.se_method, blend)
         table = estimates(rho, error, how, trait_h2)
-        regions = estimates(
-            *correlations(found, region_rows, args.se_method, covariance.blend), trait_h2
-        )
+        regions = estimates(*correlations(found, region_rows, args.se_method, blend), trait_h2)
     regions.insert(0, "trait", args.trait)
     regions.insert(1, "region", pd.Series(names, dtype=object))
     table.insert(0, "voxel", np.arange(len(table)))
@@ -326,6 +348,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "median_standard_error_raw": finite(np.median, error),
     }  # fmt: skip
     warn_of_overlap(args, numbers, warnings)
+    for text in weak_trait(args.trait, trait_h2, trait_error):
+        cli.warn(text, warnings)
     if how != "closed_form" and numbers["n_jackknife_groups"] < FEW_GROUPS:
         cli.warn(
             f"the jackknife has only {numbers['n_jackknife_groups']} groups of LD blocks, so that "
@@ -344,7 +368,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def warn_of_overlap(args: argparse.Namespace, numbers: dict, warnings: list[str]) -> None:
-    """Warn when nobody is said to be in common but the intercepts say otherwise."""
+    """Warn when nobody is said to be in common but the intercepts say otherwise.
+
+    With ``possible`` the intercepts are estimated, so that they may be what they are.
+    """
     rate = numbers.get("smallest_intercept_false_discovery_rate")
     if numbers["n_jackknife_groups"] < FEW_GROUPS:
         return
@@ -353,6 +380,20 @@ def warn_of_overlap(args: argparse.Namespace, numbers: dict, warnings: list[str]
             f"{args.trait} is said to have no people in common with the study, but its intercept "
             f"with {numbers['n_intercepts_with_trait_fdr_5_percent']} components is not 0: people "
             "in common bias the correlation; give overlap 'possible'",
+            warnings,
+        )
+    value, error = numbers.get("intercept_trait"), numbers.get("intercept_trait_standard_error")
+    if args.overlap != "none" or value is None or not error:
+        return
+    if neg_log_10_p_normal(np.array([value - 1]), np.array([error]), sides=2)[0] > UNLIKELY:
+        cause = (
+            "its people are structured or related beyond its covariates"
+            if value > 1
+            else "its statistics were divided by an inflation factor"
+        )
+        cli.warn(
+            f"the intercept of {args.trait} itself is {value:.3f} (standard error {error:.3f}) "
+            f"where 1 is expected: perhaps {cause}; overlap 'possible' estimates it",
             warnings,
         )
 

@@ -11,11 +11,19 @@ import numpy as np
 import pandas as pd
 
 from rvga import cli, formats
+from rvga.calibrated import (
+    FEW_GROUPS,
+    FEWEST_ERRORS,
+    beyond_panels,
+    few_causal,
+    jackknife_excess,
+)
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
 from rvga.false_discovery import false_discovery_rate
 from rvga.genetic_covariance import (
     JACKKNIFE_GROUPS,
+    Correlation,
     GeneticCovariance,
     Intercept,
     estimate_covariance,
@@ -28,7 +36,6 @@ from rvga.geometry import add_geometry, write_map
 from rvga.heritability import (
     correlation_in_range,
     correlation_reasons,
-    default_parcels,
     heritability_reasons,
     neg_log_10_p_normal,
     region_bases,
@@ -36,6 +43,7 @@ from rvga.heritability import (
 from rvga.heterogeneity import heterogeneity_test
 from rvga.jackknife import jackknife_standard_error
 from rvga.ld_reference import LdReference
+from rvga.parcels import default_regions
 from rvga.regions import read_regions
 from rvga.tables import write_table
 
@@ -44,9 +52,8 @@ ROWS = 64
 WELL_COVERED = 0.9
 # -log10 p of a test of the model that is warned of.
 UNLIKELY = 3.0
-FEW_GROUPS = 50
-# Standard errors that h² of most voxels should be above 0, for ratios of it to be near normal.
-FEWEST_ERRORS = 5.0
+# Voxels, evenly taken, whose errors by both ways are compared.
+COMPARED = 200
 # Each voxel's label, 0 for none, and the names of the labels in ascending order.
 Regions = tuple[np.ndarray, list[str]]
 
@@ -58,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     add("--dataset", type=Path, required=True, help="minimal dataset, *.rvga.h5")
     add("--ld-reference", type=Path, required=True, help="LD reference, *.ld.h5")
     add(
-        "--heritability-method", choices=("moments", "bands", "published"), default="moments",
-        help="the calibrated estimator, band regression, or the published one",
+        "--heritability-method", choices=("balanced", "moments", "bands", "published"),
+        default="balanced",
+        help="calibrated: weights that count all variants alike, or 1; band regression; published",
     )  # fmt: skip
     add(
         "--intercept", choices=("fixed", "free"), default="fixed",
@@ -69,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "--se-method", choices=("closed_form", "jackknife", "auto"), default="closed_form",
         help="errors; auto lies between the two",
     )  # fmt: skip
-    add("--regions", type=Path, help="image of whole numbers like the study's, or table of voxels")
+    add("--regions", type=Path, help="labels like the images, sheet of parts, or table of voxels")
     add(
         "--correlation-voxels", default="",
         help="voxels (from 0), comma-separated, whose correlation with every voxel is mapped",
@@ -145,6 +153,8 @@ def write_covariance(
             writer.add("left_out", found.left_out)
             if found.blend is not None:
                 writer.add("blend_factor", np.array([found.blend]))
+            if found.correlation is not None:
+                add_correlation(writer, found.correlation, reference.m)
             if found.intercept is not None:
                 writer.add("intercept", found.intercept.kappa)
             writer.add("region_name", names)
@@ -157,13 +167,26 @@ def write_covariance(
             "n_blocks": reference.n_blocks, "n_blocks_used": sums.n_blocks_used,
             "n_panel_1": reference.n_a + reference.n_b, "n_panel_2": reference.n_2,
             "ld_share": reference.ld_share, "t_4_factor": t_4_factor, "s_factor": s_factor,
-            "n_jackknife_groups": len(sums.group_t_1), "intercept": args.intercept,
+            "n_jackknife_groups": len(found.left_out), "intercept": args.intercept,
             "t_1_ratio_in_reference": reference.has_t_1_ratio,
             "share_of_reference": sums.n_used / reference.m,
             "n_negative_eigenvalues": int((np.linalg.eigvalsh(x.Gamma) < 0).sum()),
+            # Which estimator each kind of number is by.
+            "heritability_by": method,
+            "genetic_correlation_by": "precise" if method == "balanced" else method,
             **found.numbers, **{name: finite(value) for name, value in found.model_test.items()},
         }  # fmt: skip
     return labels, intercepts
+
+
+def add_correlation(writer: formats.Writer, found: Correlation, m: int) -> None:
+    """Write the Γ̂ that genetic correlations are of."""
+    x = found.moments
+    for name, values in (
+        ("Gamma", x.Gamma), ("kappa", x.kappa), ("s", x.s), ("left_out", found.left_out),
+        ("traces", np.array([x.t_1, m / x.scale, x.t_4])), ("blend_factor", [found.blend]),
+    ):  # fmt: skip
+        writer.add(f"correlation/{name}", np.asarray(values, dtype=np.float64))
 
 
 def finite(value: float) -> float | None:
@@ -176,10 +199,10 @@ def region_rows_of(
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return names and mean basis rows of the regions, and each voxel's region (1 … k, 0 none)."""
     bases = dataset.bases.astype(np.float64)
-    labels, names = regions or (default_parcels(dataset.coordinates), None)
+    labels, names = regions or default_regions(dataset.geometry)
     region, rows = region_bases(bases, labels)
     compact = np.where(labels == 0, 0, np.searchsorted(region, labels) + 1)
-    return names or [f"parcel {label}" for label in region], rows, compact
+    return names, rows, compact
 
 
 def own_intercepts(intercept: Intercept | None, kappa: np.ndarray, numbers: dict) -> pd.DataFrame:
@@ -347,18 +370,19 @@ def check(args: argparse.Namespace) -> tuple[list[int], Regions | None]:
         raise InputError("--correlation-voxels needs --out-voxel-maps, the folder for the maps")
     if args.heritability_method == "published" and args.intercept == "free":
         raise InputError(
-            "--intercept free is not to be had with --heritability-method published; use moments "
-            "or bands"
+            "--intercept free is not to be had with --heritability-method published; use "
+            "balanced, moments or bands"
         )
     if args.heritability_method == "published" and args.se_method == "auto":
         raise InputError(
             "--se-method auto is not to be had with --heritability-method published; use "
             "closed_form or jackknife"
         )
-    free = args.heritability_method == "moments" and args.intercept == "free"
+    method = args.heritability_method
+    free = method in ("balanced", "moments") and args.intercept == "free"
     if free and args.se_method != "jackknife":
         raise InputError(
-            "with --heritability-method moments and --intercept free the closed form leaves out "
+            f"with --heritability-method {method} and --intercept free the closed form leaves out "
             "the error of the intercept; use --se-method jackknife (or --heritability-method bands)"
         )
     if args.genetic_correlation_matrix and args.out_matrix is None:
@@ -391,11 +415,12 @@ def warn_of_model(numbers: dict, warnings: list[str]) -> None:
     if numbers["n_jackknife_groups"] < FEW_GROUPS:
         return
     if (numbers.get("model_test_neg_log_10_p_value") or 0) > UNLIKELY:
+        one = "balanced" if "heritability_balanced" in numbers else "moments"
         cli.warn(
-            f"both estimators of mean heritability disagree ({numbers['heritability_moments']:.3f} "
-            f"by moments, {numbers['heritability_bands']:.3f} by bands, z = "
+            f"both estimators of mean heritability disagree ({numbers[f'heritability_{one}']:.3f} "
+            f"by {one}, {numbers['heritability_bands']:.3f} by bands, z = "
             f"{numbers['model_test_z']:.1f}): effects depend on LD or frequency, or there is "
-            "structure; moments with ld_share .95 to .98 leans least on it",
+            f"structure; {one} with ld_share .95 to .98 leans least on it",
             warnings,
         )
     if (numbers.get("mean_intercept_neg_log_10_p_value") or 0) > UNLIKELY:
@@ -409,6 +434,27 @@ def warn_of_model(numbers: dict, warnings: list[str]) -> None:
             "it only where both estimators of mean heritability agree",
             warnings,
         )
+
+
+def compare_errors(
+    covariance: GeneticCovariance, free: bool, numbers: dict, warnings: list[str]
+) -> None:
+    """Note how much longer the jackknife is than the closed form, and warn where it is a lot.
+
+    The published estimator has another closed form, and that of ``moments`` and ``balanced`` leaves
+    out the error of a free intercept.
+    """
+    if covariance.method == "published" or (free and covariance.method in ("moments", "balanced")):
+        return
+    some = np.unique(np.linspace(0, covariance.N - 1, COMPARED).astype(np.int64))
+    rows = np.asarray(covariance.bases[some], dtype=np.float64)
+    jackknife, closed_form = (
+        covariance.heritability(rows, method)[1] for method in ("jackknife", "closed_form")
+    )
+    excess = jackknife_excess(jackknife, closed_form)
+    numbers["jackknife_over_closed_form"] = finite(excess)
+    for text in few_causal(excess, numbers["n_jackknife_groups"]):
+        cli.warn(text, warnings)
 
 
 def warn_of_weak_signal(h2: np.ndarray, error: np.ndarray, warnings: list[str]) -> None:
@@ -439,6 +485,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "the dataset: estimates stay unbiased, but their errors grow",
                 warnings,
             )
+        if args.heritability_method != "published":
+            people = min(numbers["n_panel_1"], numbers["n_panel_2"])
+            for text in beyond_panels(people, numbers["ld_share"]):
+                cli.warn(text, warnings)
         if args.heritability_method != "published" and not numbers["t_1_ratio_in_reference"]:
             cli.warn(
                 f"{args.ld_reference.name} lacks the dataset 't_1_ratio', without which "
@@ -463,6 +513,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             table = heritability_table(covariance, args.se_method)
             names, rows = covariance.regions
             note_heterogeneity(covariance, numbers)
+            compare_errors(covariance, args.intercept == "free", numbers, warnings)
             regions = region_table(covariance, names, rows, labels, args.se_method)
             correlations = correlation_table(covariance, names, rows, args.se_method)
             if args.genetic_correlation_matrix:

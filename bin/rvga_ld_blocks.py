@@ -15,6 +15,7 @@ import pandas as pd
 from rvga import cli, formats, ld
 from rvga.chromosomes import RANK, normalise_chromosome
 from rvga.errors import InputError
+from rvga.ld_products import block_products
 from rvga.ld_reference import (
     BlockWriter,
     Panel,
@@ -175,7 +176,7 @@ def make_chromosome(args: argparse.Namespace, panel_1: Panel, panel_2: Panel, ch
         + 8 * n_a * n_b
         + 48 * min(len(panel_1.people) // 3, ld.LARGEST_THIRD) ** 2 * (1 + args.threads)
         + 16 * people * (CHUNK + ld.BAND)
-        + args.threads * (24 * people * largest + 48 * largest**2 + 24 * min(n_2, largest) ** 2)
+        + args.threads * (24 * people * largest + 64 * largest**2 + 24 * min(n_2, largest) ** 2)
         + 400 * (len(panel_1.variants) + len(panel_2.variants)),
     )
     kept, frequency, K, cost = first_pass(matched, block_of < 0, args.ld_blocks is None)
@@ -198,11 +199,12 @@ def make_chromosome(args: argparse.Namespace, panel_1: Panel, panel_2: Panel, ch
         f"{size / 1e6:,.1f} MB of the LD reference"
     )
 
-    def one(dosages: tuple[np.ndarray, np.ndarray]) -> tuple[ld.LdBlock, tuple]:
+    def one(dosages: tuple[np.ndarray, np.ndarray]) -> tuple[ld.LdBlock, tuple, tuple]:
         G_a, G_b = matched.halves(dosages[0])
         G_1, G_2 = ld.standardise(dosages[0]), ld.standardise(dosages[1])
         block = ld.make_block(G_a, G_b, G_2, K, args.ld_share, G_1)
-        return block, matched.between.block(block.M, matched.thirds(dosages[0]))
+        traces = matched.between.block(block.M, matched.thirds(dosages[0]))
+        return block, block_products(block, n_a, n_b), traces
 
     ranks, sizes = [], np.diff(starts)
     attributes = {
@@ -223,8 +225,8 @@ def make_chromosome(args: argparse.Namespace, panel_1: Panel, panel_2: Panel, ch
     ) as writer:
         blocks = BlockWriter(writer)
         made = ordered_map(one, block_inputs(matched, kept, starts), args.threads)
-        for block, traces in cli.progress(made, len(sizes), "LD block"):
-            blocks.add(block, RANK[chromosome])
+        for block, products, traces in cli.progress(made, len(sizes), "LD block"):
+            blocks.add(block, *products, RANK[chromosome])
             matched.between.add_block(*traces)
             ranks.append(block.M.shape[1])
         blocks.finish()

@@ -163,11 +163,13 @@ def block_right_sides(
     m : float
     """
     inside = band >= 0
-    scaled = q[inside] * v[band[inside]]
-    t_1_column, t_2_column = t_1[band[inside]], t_2[band[inside]]
-    slope = scaled.T @ (scaled * (t_1_column * t_2_column / m)[:, None])
-    intercept = scaled.T @ (scaled * (t_1_column * t_1_column)[:, None])
-    return np.stack([slope, intercept])
+    of = band[inside]
+    scaled = q[inside] * v[of]
+    # A band without positive traces has v = 0. Roots, because a product with its own transpose is
+    # symmetric, of which half is computed.
+    slope = scaled * np.sqrt(np.maximum(t_1 * t_2 / m, 0.0))[of, None]
+    scaled *= np.maximum(t_1, 0.0)[of, None]
+    return np.stack([slope.T @ slope, scaled.T @ scaled])
 
 
 def solve(

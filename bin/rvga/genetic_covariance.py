@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from rvga import bands
+from rvga import balance, bands
 from rvga import heritability as moments
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
@@ -26,15 +27,17 @@ from rvga.false_discovery import false_discovery_rate
 from rvga.formats import Envelope, open_as
 from rvga.geometry import Geometry, geometry_of
 from rvga.jackknife import group_starts, jackknife_standard_error, number_of_groups
-from rvga.ld import LdBlock
-from rvga.ld_reference import LdReference
-from rvga.parallel import ordered_map
+from rvga.ld_products import N_CLASSES, SeenBlock, class_of, project_scores
+from rvga.ld_reference import LdReference, StoredBlock
+from rvga.parallel import ordered_map, read_ahead
 from rvga.published import adjusted_ld_scores, cross_trait_intercepts
 from rvga.sumstats import match_variants
 
 FEWEST_SHARED = 200
 LEAST_SHARE_OF_REFERENCE = 0.1
 JACKKNIFE_GROUPS = 200
+# Variants whose effects are read at once.
+_ROWS_AT_ONCE = 2048
 # Python with its libraries, before any data.
 INTERPRETER_BYTES = 150 << 20
 
@@ -96,23 +99,106 @@ def require_enough(shared: int, m: int, first: str, second: str) -> None:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Traces by column of M, all blocks one after another, over the variants that have scores.
+
+    Attributes
+    ----------
+    start : (b + 1,) int64
+        First column of each block, then their number.
+    t_1, t_2 : (y,)
+        Diagonals of M'D R D M, in a study of n people, and of M'D T D M.
+    class_trace : (y, N_CLASSES)
+        As in :class:`rvga.ld_products.BlockProducts`.
+    class_size : (N_CLASSES,)
+        Variants of the reference in each class.
+    """
+
+    start: np.ndarray
+    t_1: np.ndarray
+    t_2: np.ndarray
+    class_trace: np.ndarray
+    class_size: np.ndarray
+
+
+class WeightedSums:
+    """Sums of û'Ωû and its traces for one choice of the weights of M's columns, Ω = M C M'.
+
+    Attributes
+    ----------
+    weight : (y,) or None
+        Weight of each column of M, all blocks one after another; None is 1.
+    total : BlockMoments
+        Over all blocks.
+    group_quadratic, group_t_1, group_t_2 : (g, c, c), (g,), (g,)
+        By group of blocks.
+    block_t_1, block_t_4 : (b,)
+    """
+
+    def __init__(self, weight: np.ndarray | None, group: np.ndarray, c: int):
+        self.weight, self._group = weight, group
+        self.total = moments.BlockMoments(np.zeros((c, c)), np.zeros((c, c)), 0.0, 0.0, 0.0)
+        groups = int(group.max()) + 1
+        self.group_quadratic = np.zeros((groups, c, c))
+        self.group_t_1, self.group_t_2 = np.zeros((2, groups))
+        self.block_t_1, self.block_t_4 = np.zeros((2, len(group)))
+
+    def add(self, i: int, part: moments.BlockMoments) -> None:
+        """Add the sums of block i."""
+        g = self._group[i]
+        self.total = self.total + part
+        self.group_quadratic[g] += part.quadratic
+        self.group_t_1[g] += part.t_1
+        self.group_t_2[g] += part.t_2
+        self.block_t_1[i], self.block_t_4[i] = part.t_1, part.t_4
+
+
+def weights_of(
+    reference: LdReference, n: float, method: str, *, trait: bool
+) -> list[np.ndarray | None]:
+    """Return the weights of M's columns that a method's sums are taken with, each (y,).
+
+    They are of the reference and the study's size alone, over all variants of the reference.
+    'balanced' has those for heritability and those for correlations, with a trait the latter only;
+    others have the weight 1 (None).
+
+    Raises
+    ------
+    ValueError
+        The traces of the reference are not positive.
+    """
+    if method != "balanced":
+        return [None]
+    columns = reference.columns
+    equation = balance.equations(columns["share"], reference.column_start)
+    t_1, t_2 = columns["t_1"], columns["t_2"]
+    precise = balance.precise_weights(equation, t_1, t_2, float(reference.m), n)
+    if trait:
+        return [precise]
+    size = np.bincount(class_of(reference.ld_score), minlength=N_CLASSES)
+    traces, size = balance.class_traces(columns["class_trace"], t_2, size)
+    return [balance.balanced_weights(equation, t_1, t_2, traces, size, n), precise]
+
+
+@dataclass(frozen=True)
 class Sums:
     """Sums over all blocks of a reference, and by group of blocks for the jackknife.
 
     Attributes
     ----------
-    total : BlockMoments
+    weighted : list of WeightedSums
+        One for each of :func:`weights_of`.
     group : (b,) int64
         Group of each block.
-    group_quadratic, group_t_1, group_t_2 : (g, c, c), (g,), (g,)
     row : (b,) int64
         Which A of the dataset each block's scores have: that of its chromosome.
-    block_t_1, block_t_4 : (b,)
     equations : Equations or None
         One for each block and band; None as published. Noise in ``squares`` is Σ/(n - p)
         everywhere: what offsets of a chromosome take off is put back.
-    variant_weight : (m,) or None
-        How much the effect of each variant counts; None as published.
+    columns : Columns or None
+        Traces by column of M; None as published.
+    kept : (m,) bool
+        Variants that have scores.
     ld_score : (m,)
         LD scores within blocks; as published from panel 1 as one, else from its halves.
     q : tuple of (k, c) arrays
@@ -121,16 +207,12 @@ class Sums:
     n_used, n_blocks_used : int
     """
 
-    total: moments.BlockMoments
+    weighted: list[WeightedSums]
     group: np.ndarray
-    group_quadratic: np.ndarray
-    group_t_1: np.ndarray
-    group_t_2: np.ndarray
     row: np.ndarray
-    block_t_1: np.ndarray
-    block_t_4: np.ndarray
     equations: bands.Equations | None
-    variant_weight: np.ndarray | None
+    columns: Columns | None
+    kept: np.ndarray
     ld_score: np.ndarray
     q: tuple[np.ndarray, ...]
     n_used: int
@@ -151,7 +233,7 @@ def sum_over_blocks(
 
     Parameters
     ----------
-    method : {"moments", "bands", "published"}
+    method : {"balanced", "moments", "bands", "published"}
     workers : int
         Blocks worked on at once; the result does not depend on it.
     trait : (m,), optional
@@ -167,59 +249,75 @@ def sum_over_blocks(
     number = JACKKNIFE_GROUPS if published else number_of_groups(len(sizes), JACKKNIFE_GROUPS)
     group = group_starts(sizes, number)
     number = len(bands.EDGES)
-    quadratic = np.zeros((int(group.max()) + 1, c, c))
-    t_1, t_2 = np.zeros(len(quadratic)), np.zeros(len(quadratic))
+    weights = weights_of(reference, float(dataset.n), method, trait=trait is not None)
+    weighted = [WeightedSums(weight, group, c) for weight in weights]
     band_t_1, band_t_2 = np.zeros((2, len(sizes), number))
     squares = np.zeros((len(sizes), number, int(samples.max()) + 1))
-    weight, ld_score = np.zeros((2, reference.m))
+    ld_score = np.zeros(reference.m) if published else reference.ld_score
+    kept = np.zeros(reference.m, dtype=bool)
     projected: list[np.ndarray] = []
     row = np.zeros(len(sizes), dtype=np.int64)
-    block_t_1, block_t_4 = np.zeros((2, len(sizes)))
+    columns = None
+    if not published:
+        start, _ = reference.column_start, reference.columns
+        columns = Columns(
+            start, np.zeros(start[-1]), np.zeros(start[-1]), np.zeros((start[-1], N_CLASSES)),
+            np.bincount(class_of(ld_score), minlength=N_CLASSES),
+        )  # fmt: skip
 
-    def inputs() -> Iterator[tuple[LdBlock, np.ndarray]]:
-        for i, (first, stop, block) in enumerate(reference.blocks()):
+    def inputs() -> Iterator[tuple]:
+        for i, one in enumerate(_scores_by_block(dataset, reference.block_start, match, trait)):
+            row[i] = one.A
+            kept[reference.block_start[i] : reference.block_start[i + 1]] = one.kept
+            yield i, one, one.kept, reference.stored(i, one.kept, with_M=True)
+
+    def published_inputs() -> Iterator[tuple]:
+        for i, (first, stop) in enumerate(pairwise(reference.block_start)):
             scores, row[i] = _all_scores(dataset, match, first, stop, method, trait)
-            yield block, scores
+            kept[first:stop] = np.isfinite(scores).all(axis=1)
+            yield i, scores, kept[first:stop], reference.block(i)
 
-    def work(item: tuple[LdBlock, np.ndarray]):
-        block, scores = item
-        n = reference.n_a, reference.n_b
+    def work(item: tuple):
+        i, scores, here, block = item
+        used = int(here.sum())
         if published:
+            n = reference.n_a, reference.n_b
             part = moments.published_block_moments(
                 block.M, block.share, block.R_a, block.R_b, scores, *n
             )
             R_1 = (n[0] * block.R_a + n[1] * block.R_b) / np.float32(sum(n))
-            used = int(np.isfinite(scores).all(axis=1).sum())
-            return part, used, adjusted_ld_scores(R_1, sum(n)), None
-        seen = moments.project_block(
-            block.M, block.R_a, block.R_b, block.T, scores, *n, block.t_1_ratio, dataset.n
-        )
-        columns = [seen.t_1, seen.t_2]
-        columns += [(seen.q[:, samples == a] ** 2).sum(axis=1) for a in range(squares.shape[2])]
-        by_band = bands.band_sums(np.stack(columns, axis=1), bands.band_of(block.share), number)
-        return (
-            moments.moments_of(seen), seen.used, seen.ld_score,
-            (by_band, moments.variant_weights(seen), seen.q),
-        )  # fmt: skip
+            return [part], used, adjusted_ld_scores(R_1, sum(n)), None
+        M = block.M.astype(np.float64)
+        products, block_t_1 = block.seen(M, dataset.n)
+        q = project_scores(M, scores.values(dataset.n))
+        band = bands.band_of(reference.columns_of(i, "share"))
+        seen = SeenBlock(q, products, block_t_1, block.share_a, band)
+        by_column = [seen.t_1, seen.t_2]
+        by_column += [
+            np.einsum("kc,kc->k", *[seen.q[:, samples == a]] * 2) for a in range(squares.shape[2])
+        ]
+        by_band = bands.band_sums(np.stack(by_column, axis=1), band, number)
+        at = slice(columns.start[i], columns.start[i + 1])
+        parts = [moments.moments_of(seen, None if one is None else one[at]) for one in weights]
+        return parts, used, None, (by_band, seen)
 
-    total = moments.BlockMoments(np.zeros((c, c)), np.zeros((c, c)), 0.0, 0.0, 0.0)
     n_used = n_blocks_used = 0
-    done = progress(ordered_map(work, inputs(), workers), len(sizes))
-    for i, (part, used, block_score, more) in enumerate(done):
-        g = group[i]
-        total = total + part
-        quadratic[g] += part.quadratic
-        t_1[g] += part.t_1
-        t_2[g] += part.t_2
-        block_t_1[i], block_t_4[i] = part.t_1, part.t_4
+    items = published_inputs() if published else read_ahead(inputs(), workers)
+    done = progress(ordered_map(work, items, workers), len(sizes))
+    for i, (parts, used, block_score, more) in enumerate(done):
+        for one, part in zip(weighted, parts, strict=True):
+            one.add(i, part)
         n_used += used
         n_blocks_used += used > 0
-        here = slice(reference.block_start[i], reference.block_start[i + 1])
-        ld_score[here] = block_score
-        if more is not None:
-            by_band, weight[here], q = more
-            band_t_1[i], band_t_2[i], squares[i] = by_band[:, 0], by_band[:, 1], by_band[:, 2:]
-            projected.append(q)
+        if published:
+            ld_score[reference.block_start[i] : reference.block_start[i + 1]] = block_score
+            continue
+        by_band, seen = more
+        band_t_1[i], band_t_2[i], squares[i] = by_band[:, 0], by_band[:, 1], by_band[:, 2:]
+        here = slice(columns.start[i], columns.start[i + 1])
+        columns.t_1[here], columns.t_2[here] = seen.t_1, seen.t_2
+        columns.class_trace[here] = seen.products.class_trace
+        projected.append(seen.q)
     equations = None
     if not published:
         free = dataset.n - dataset.p
@@ -234,8 +332,8 @@ def sum_over_blocks(
             np.tile(np.arange(number), len(sizes)),
         )
     return Sums(
-        total, group, quadratic, t_1, t_2, row, block_t_1, block_t_4, equations,
-        None if published else weight, ld_score, tuple(projected), n_used, n_blocks_used,
+        weighted, group, row, equations, columns, kept, ld_score, tuple(projected), n_used,
+        n_blocks_used,
     )  # fmt: skip
 
 
@@ -274,8 +372,8 @@ class BandSums:
         Sums for Ω = M C M', C the coefficients of the components' estimate, for its closed form.
     block_t_4 : (b,) or None
         t₄ of each block with these coefficients.
-    variant_weight : (m,) or None
-        How much the effect of each variant counts with these coefficients.
+    class_weight : (N_CLASSES,) or None
+        How much the effects of each class of variants count with these coefficients.
     heritability : list of float
         h̄² of each sample, which the weights were found with.
     n_dropped : int
@@ -286,7 +384,7 @@ class BandSums:
     right: np.ndarray
     weighted: moments.BlockMoments | None
     block_t_4: np.ndarray | None
-    variant_weight: np.ndarray | None
+    class_weight: np.ndarray | None
     heritability: list[float]
     n_dropped: int
 
@@ -305,7 +403,8 @@ def sum_over_bands(
 ) -> BandSums:
     """Return the band regression, with the weights that the pass over the reference gave.
 
-    The reference is passed over once more only where the closed form is asked for. Where the
+    The products of the reference are passed over once more, and M and the correlations of blocks
+    with missing variants, only where the closed form is asked for. Where the
     noise differs between chromosomes, the right sides are brought to its mean (weighted by t₁),
     so that one intercept is left.
 
@@ -324,44 +423,42 @@ def sum_over_bands(
     h2 = [bands.mean_heritability(equations, a, one, m) for a, one in enumerate(samples)]
     v = bands.inverse_variances(equations, samples, h2, m)
     matrices = bands.normal_matrices(equations, v, m)
-    normal = np.zeros((len(sums.group_t_1), *matrices.shape[1:]))
+    normal = np.zeros((int(sums.group.max()) + 1, *matrices.shape[1:]))
     np.add.at(normal, sums.group[equations.block], matrices)
     number = len(bands.EDGES)
     of = sample_of(dataset.r, trait is not None)
     right = np.zeros((len(normal), 2, len(of), len(of)))
     coefficient = bands.coefficients(equations, v[:, 0], m, samples[0].fixed)
-    weighted = variant_weight = block_t_4 = None
+    weighted = class_weight = block_t_4 = None
     if closed_form:
         zero = np.zeros((dataset.r,) * 2)
         weighted = moments.BlockMoments(zero, zero, 0.0, 0.0, 0.0)
-        variant_weight, block_t_4 = np.zeros(reference.m), np.zeros(reference.n_blocks)
+        class_weight, block_t_4 = np.zeros(N_CLASSES), np.zeros(reference.n_blocks)
+    columns = sums.columns
 
-    def inputs() -> Iterator[tuple]:
-        for i in range(reference.n_blocks):
+    def inputs() -> Iterator[tuple[int, StoredBlock | None]]:
+        for i, (first, stop) in enumerate(pairwise(reference.block_start)):
+            block = None
             if closed_form:
-                first, stop = int(reference.block_start[i]), int(reference.block_start[i + 1])
-                scores, _ = _all_scores(dataset, match, first, stop, "bands", trait)
-                yield i, reference.block(i), scores
-            else:
-                yield i, reference.share(i), None
+                block = reference.stored(i, sums.kept[first:stop])
+            yield i, block
 
-    def work(item: tuple):
-        i, block, scores = item
+    def work(item: tuple[int, StoredBlock | None]):
+        i, block = item
         here = slice(i * number, (i + 1) * number)
         traces = equations.t_1[here], equations.t_2[here]
-        band = bands.band_of(block.share if closed_form else block)
+        band = bands.band_of(reference.columns_of(i, "share"))
         sides = bands.block_right_sides(sums.q[i], band, *traces, v[here][:, of], m)
-        if not closed_form:
+        if block is None:
             return sides, None, None
-        seen = moments.project_block(
-            block.M, block.R_a, block.R_b, block.T, scores, reference.n_a, reference.n_b,
-            block.t_1_ratio, dataset.n,
-        )  # fmt: skip
+        M = None if block.M is None else block.M.astype(np.float64)
+        products, block_t_1 = block.seen(M, dataset.n)
+        own = SeenBlock(sums.q[i][:, : dataset.r], products, block_t_1, block.share_a, band)
         c = np.where(band >= 0, coefficient[here][np.maximum(band, 0)], 0.0)
-        own = replace(seen, q=seen.q[:, : dataset.r])
-        return sides, moments.moments_of(own, c), moments.variant_weights(seen, c)
+        at = slice(columns.start[i], columns.start[i + 1])
+        return sides, moments.moments_of(own, c), c @ columns.class_trace[at]
 
-    done = ordered_map(work, inputs(), workers)
+    done = ordered_map(work, read_ahead(inputs(), workers) if closed_form else inputs(), workers)
     if closed_form:
         done = progress(done, reference.n_blocks)
     for i, (sides, part, block_weight) in enumerate(done):
@@ -369,17 +466,117 @@ def sum_over_bands(
         if part is not None:
             weighted = weighted + part
             block_t_4[i] = part.t_4
-            here = slice(reference.block_start[i], reference.block_start[i + 1])
-            variant_weight[here] = block_weight
+            class_weight += block_weight
     if len(dataset.A) > 1:
         kappa = noise_by_A(dataset)
-        difference = kappa - moments.mean_noise(kappa, sums.row, sums.block_t_1)
+        difference = kappa - moments.mean_noise(kappa, sums.row, sums.weighted[0].block_t_1)
         per_noise = np.zeros((len(normal), len(kappa), 2))
         at = sums.group[equations.block], sums.row[equations.block]
         np.add.at(per_noise, at, matrices[:, 0, 0, :, 1])
         right[:, :, : dataset.r, : dataset.r] -= np.einsum("gai,ajl->gijl", per_noise, difference)
     n_dropped = int((~equations.usable).sum())
-    return BandSums(normal, right, weighted, block_t_4, variant_weight, h2, n_dropped)
+    return BandSums(normal, right, weighted, block_t_4, class_weight, h2, n_dropped)
+
+
+@dataclass(frozen=True)
+class _BlockScores:
+    """Effects of the components (and a trait's û) on the variants of one block, as read.
+
+    Attributes
+    ----------
+    beta, a : (h, r), (h,)
+        Of the variants that the dataset has.
+    hit : (h,) int
+        Their places in the block.
+    sign : (h,)
+    trait : (m_b,) or None
+    kept : (m_b,) bool
+        Variants that have all scores.
+    A : int
+        Row of the dataset's A.
+    """
+
+    beta: np.ndarray
+    a: np.ndarray
+    hit: np.ndarray
+    sign: np.ndarray
+    trait: np.ndarray | None
+    kept: np.ndarray
+    A: int
+
+    def values(self, n: float) -> np.ndarray:
+        """Return û (m_b, c), 0 where a variant is not kept."""
+        factor = np.where(self.kept[self.hit], self.sign * np.sqrt(self.a / n), 0.0)[:, None]
+        if len(self.hit) == len(self.kept):
+            scores = self.beta * factor
+        else:
+            scores = np.zeros((len(self.kept), self.beta.shape[1]))
+            scores[self.hit] = self.beta * factor
+        if not self.kept.all():
+            scores[~self.kept] = 0.0
+        if self.trait is None:
+            return scores
+        return np.column_stack([scores, np.where(self.kept, self.trait, 0.0)])
+
+
+def _scores_by_block(
+    dataset: MinimalDataset, block_start: np.ndarray, match: Match, trait: np.ndarray | None
+) -> Iterator[_BlockScores]:
+    """Yield the effects that :func:`_scores` is made of, block by block, read in larger pieces.
+
+    Raises
+    ------
+    InputError
+        A block's variants have different A.
+    """
+    blocks = len(block_start) - 1
+    first_block = 0
+    while first_block < blocks:
+        stop_block = first_block + 1
+        while (
+            stop_block < blocks
+            and block_start[stop_block + 1] - block_start[first_block] <= _ROWS_AT_ONCE
+        ):
+            stop_block += 1
+        row = match.row[block_start[first_block] : block_start[stop_block]]
+        there = row[row >= 0]
+        low, high = (int(there.min()), int(there.max()) + 1) if len(there) else (0, 0)
+        found = dataset.components(low, high)
+        for i in range(first_block, stop_block):
+            here = slice(block_start[i], block_start[i + 1])
+            hit = np.flatnonzero(match.row[here] >= 0)
+            at = match.row[here][hit] - low
+            A = _one_A(dataset, found.A_index[at])
+            # Mostly a run of variants, of which a view will do.
+            if len(at) and at[-1] - at[0] == len(at) - 1 and np.all(np.diff(at) == 1):
+                at = slice(int(at[0]), int(at[-1]) + 1)
+            beta, a = found.beta[at], found.a[at]
+            kept = np.zeros(here.stop - here.start, dtype=bool)
+            kept[hit] = np.isfinite(beta.sum(axis=1))
+            if trait is not None:
+                kept &= np.isfinite(trait[here])
+            yield _BlockScores(
+                beta, a, hit, match.sign[here][hit], None if trait is None else trait[here],
+                kept, A,
+            )  # fmt: skip
+        first_block = stop_block
+
+
+def _one_A(dataset: MinimalDataset, index: np.ndarray) -> int:
+    """Return the row of A that all variants of a block have, 0 for none.
+
+    Raises
+    ------
+    InputError
+        They have different A.
+    """
+    of = np.unique(index)
+    if len(of) > 1:
+        raise InputError(
+            f"{dataset.path}: variants of one LD block have different offsets (A_index "
+            f"{of[0]} and {of[1]}), which belong to whole chromosomes: make the dataset again"
+        )
+    return int(of[0]) if len(of) else 0
 
 
 def _all_scores(
@@ -412,30 +609,29 @@ def _scores(
     low, high = int(row[hit].min()), int(row[hit].max()) + 1
     found = dataset.components(low, high)
     at = row[hit] - low
-    of = np.unique(found.A_index[at])
-    if len(of) > 1:
-        raise InputError(
-            f"{dataset.path}: variants of one LD block have different offsets (A_index "
-            f"{of[0]} and {of[1]}), which belong to whole chromosomes: make the dataset again"
-        )
+    A = _one_A(dataset, found.A_index[at])
     if method == "published":
-        variance = dataset.A[of[0]] / dataset.n
+        variance = dataset.A[A] / dataset.n
         values = moments.published_scores(found.z[at], variance, dataset.n)
     else:
         values = moments.component_scores(found.beta[at], found.a[at], dataset.n)
     scores[hit] = values * match.sign[first:stop][hit, None]
-    return scores, int(of[0])
+    return scores, A
 
 
 def sums_memory(dataset: MinimalDataset, reference: LdReference, workers: int) -> float:
     """Return the bytes that the pass over the reference and the variant tables take."""
     largest = int(np.diff(reference.block_start).max())
-    work = (workers + 2) * (8 * 8 * largest**2 + reference.block_bytes() + 16 * largest * dataset.r)
-    # M'û of every block is kept for the band regression.
+    # As read: in work, waiting for it and read ahead; in work M and rows of R in double as well.
+    read = (2 * workers + 2) * (reference.block_bytes() + 16 * largest * dataset.r)
+    read += 2 * 40 * (_ROWS_AT_ONCE + largest) * dataset.r
+    work = read + workers * 8 * 8 * largest**2
+    # M'û of every block and the traces by column are kept for the band regression.
     tables = 716.0 * (dataset.m + reference.m)
-    tables += 8.0 * int(reference.block_rank.sum()) * (dataset.r + 1)
-    # By group: û'Ωû, both right sides, Γ̂ and κ̂ without the group, twice, and expected noise.
-    return INTERPRETER_BYTES + work + tables + 8.0 * 9 * JACKKNIFE_GROUPS * (dataset.r + 1) ** 2
+    tables += 8.0 * int(reference.block_rank.sum()) * (dataset.r + 1 + 2 * (N_CLASSES + 3))
+    # By group: û'Ωû for two weights, both right sides, Γ̂ and κ̂ without the group, twice, another
+    # Γ̂ for correlations, and expected noise.
+    return INTERPRETER_BYTES + work + tables + 8.0 * 12 * JACKKNIFE_GROUPS * (dataset.r + 1) ** 2
 
 
 @dataclass(frozen=True)
@@ -447,6 +643,14 @@ class Intercept:
 
     kappa: np.ndarray
     left_out: np.ndarray
+
+
+class Correlation(NamedTuple):
+    """Γ̂ for genetic correlations, without each group of blocks, and its blend factor."""
+
+    moments: moments.Moments
+    left_out: np.ndarray
+    blend: float
 
 
 @dataclass(frozen=True)
@@ -466,6 +670,8 @@ class Estimate:
         published.
     numbers : dict
         For the summary.
+    correlation : Correlation or None
+        Another Γ̂ for genetic correlations; None where they are of the same.
     """
 
     moments: moments.Moments
@@ -474,6 +680,7 @@ class Estimate:
     intercept: Intercept | None
     model_test: dict[str, float]
     numbers: dict[str, float]
+    correlation: Correlation | None = None
 
 
 def estimate_covariance(
@@ -490,7 +697,9 @@ def estimate_covariance(
 
     Parameters
     ----------
-    method : {"moments", "bands", "published"}
+    method : {"balanced", "moments", "bands", "published"}
+        'balanced': moments with weights that count all classes of variants alike, and for
+        correlations with those of least variance (:mod:`rvga.balance`).
     fixed_intercept : bool
         κ of unrelated people, Σ/(n - p) (A_c/(n (n - p)) on chromosome c with offsets), instead of
         the band regression's own.
@@ -505,16 +714,18 @@ def estimate_covariance(
     )
     m, factors = float(reference.m), reference.factors()
     by_A = noise_by_A(dataset, published=method == "published")
-    kappa = moments.mean_noise(by_A, sums.row, sums.block_t_1)
-    kappa_left_out = moments.left_out_noise(by_A, sums.row, sums.block_t_1, sums.group)
+    first = sums.weighted[0]
+    kappa = moments.mean_noise(by_A, sums.row, first.block_t_1)
     inverse_n = np.full_like(kappa, 1 / dataset.n)
-    traces = sums.group_t_1, sums.group_t_2
-    plain = moments.combine(
-        sums.total, kappa, inverse_n, m, factors, published=method == "published",
-        quartic_kappa=moments.mean_noise(by_A, sums.row, sums.block_t_4), Sigma=dataset.Sigma,
-    )  # fmt: skip
     if method == "published":
-        left_out = moments.leave_one_out_Gamma(sums.group_quadratic, *traces, kappa_left_out, m)
+        plain = moments.combine(
+            first.total, kappa, inverse_n, m, factors, published=True, Sigma=dataset.Sigma,
+            quartic_kappa=moments.mean_noise(by_A, sums.row, first.block_t_4),
+        )  # fmt: skip
+        left_out = moments.leave_one_out_Gamma(
+            first.group_quadratic, first.group_t_1, first.group_t_2,
+            moments.left_out_noise(by_A, sums.row, first.block_t_1, sums.group), m,
+        )  # fmt: skip
         return Estimate(plain, left_out, None, None, {}, {}), sums
     variance = float(np.trace(dataset.Sigma))
     banded = sum_over_bands(
@@ -529,40 +740,69 @@ def estimate_covariance(
     _, free = bands.solve(banded.normal.sum(axis=0), banded.right.sum(axis=0), of, {})
     _, free_left_out = bands.leave_one_out(banded.normal, banded.right, of, {})
     intercept = Intercept(free, free_left_out)
-    own_kappa, own_left_out = kappa, kappa_left_out
-    if not fixed_intercept:
-        own_kappa, own_left_out = free, free_left_out + (kappa_left_out - kappa)
-    Gamma = plain.scale * (sums.total.quadratic - plain.t_1 * own_kappa)
-    left_out = moments.leave_one_out_Gamma(sums.group_quadratic, *traces, own_left_out, m)
-    test = _model_test(Gamma, left_out, band_Gamma, band_left_out, variance)
-    weight, found = sums.variant_weight, replace(plain, Gamma=Gamma)
+
+    def by_moments(one: WeightedSums) -> tuple[moments.Moments, np.ndarray]:
+        own = moments.mean_noise(by_A, sums.row, one.block_t_1)
+        own_left_out = moments.left_out_noise(by_A, sums.row, one.block_t_1, sums.group)
+        plain = moments.combine(
+            one.total, own, inverse_n, m, factors, Sigma=dataset.Sigma,
+            quartic_kappa=moments.mean_noise(by_A, sums.row, one.block_t_4),
+        )  # fmt: skip
+        if not fixed_intercept:
+            # The intercept is that of the noise's mean over chromosomes by the first weights.
+            own, own_left_out = free + (own - kappa), free_left_out + (own_left_out - kappa)
+        Gamma = plain.scale * (one.total.quadratic - plain.t_1 * own)
+        left_out = moments.leave_one_out_Gamma(
+            one.group_quadratic, one.group_t_1, one.group_t_2, own_left_out, m
+        )
+        return replace(plain, Gamma=Gamma), left_out
+
+    found, left_out = by_moments(first)
+    test = _model_test(found.Gamma, left_out, band_Gamma, band_left_out, variance, method)
+    blend = _blend(sums.columns, first.weight)
+    correlation = None
     if method == "bands":
-        part, weight = banded.weighted, banded.variant_weight
+        part = banded.weighted
         quartic_kappa = moments.mean_noise(by_A, sums.row, banded.block_t_4)
         s = factors[1] * (part.quartic - part.t_4 * quartic_kappa)
         found = moments.Moments(
             band_Gamma, kappa, s, 1.0, part.t_1, factors[0] * part.t_4, inverse_n, dataset.Sigma
         )
         left_out = band_left_out
-    frequency = reference.variants["effect_allele_frequency"].to_numpy(dtype=float)
-    label = moments.variant_classes(sums.ld_score, frequency)
-    blend = moments.blend_factor(*moments.class_means(weight, label))
+        blend = _blend_of_classes(sums.columns, banded.class_weight)
+    elif method == "balanced":
+        second = sums.weighted[1]
+        correlation = Correlation(*by_moments(second), _blend(sums.columns, second.weight))
     numbers = {
         "mean_heritability_weights": banded.heritability[0],
         "n_bands": len(sums.equations.t_1), "n_bands_dropped": banded.n_dropped,
         "blend_factor": blend,
     }  # fmt: skip
-    return Estimate(found, left_out, blend, intercept, test, numbers), sums
+    return Estimate(found, left_out, blend, intercept, test, numbers, correlation), sums
 
 
-def _model_test(Gamma, left_out, band_Gamma, band_left_out, variance) -> dict[str, float]:
+def _blend(columns: Columns, weight: np.ndarray | None) -> float:
+    """Return the factor of the jackknife's excess for weights of M's columns."""
+    traces = columns.class_trace if weight is None else columns.class_trace * weight[:, None]
+    return _blend_of_classes(columns, traces.sum(axis=0))
+
+
+def _blend_of_classes(columns: Columns, weight: np.ndarray) -> float:
+    known = columns.class_size > 0
+    size = columns.class_size[known]
+    return moments.blend_factor(weight[known] / size, size / size.sum())
+
+
+def _model_test(
+    Gamma, left_out, band_Gamma, band_left_out, variance, method: str
+) -> dict[str, float]:
     """Compare the mean h² of both estimators: their difference against its jackknife error."""
     one, other = np.trace(Gamma) / variance, np.trace(band_Gamma) / variance
     each = np.trace(left_out - band_left_out, axis1=1, axis2=2) / variance
     error = float(jackknife_standard_error(each))
     difference = float(one - other)
     return {
-        "heritability_moments": float(one),
+        f"heritability_{'balanced' if method == 'balanced' else 'moments'}": float(one),
         "heritability_bands": float(other),
         "model_difference": difference,
         "model_difference_standard_error": error,
@@ -625,8 +865,9 @@ def estimate_with_trait(
     trait : (m,)
         û of the trait, NaN where absent.
     n_trait : float
-    method : {"moments", "bands", "published"}
-        Estimator where nobody is in common.
+    method : {"balanced", "moments", "bands", "published"}
+        Estimator where nobody is in common; 'balanced' is moments with the weights of least
+        variance, because what they get wrong about where effects lie cancels, too.
     overlap : bool
     trait_n : (m,), optional
         People by variant, which the published LD-score regression uses; ``n_trait`` without.
@@ -641,17 +882,18 @@ def estimate_with_trait(
         dataset, reference, match, method=method, workers=workers, trait=trait, progress=progress
     )
     by_A = noise_by_A(dataset, n_trait, published=method == "published")
-    kappa = moments.mean_noise(by_A, sums.row, sums.block_t_1)
+    first = sums.weighted[0]
+    kappa = moments.mean_noise(by_A, sums.row, first.block_t_1)
     inverse_n, Sigma = np.zeros((2, r + 1, r + 1))
     inverse_n[:-1, :-1], inverse_n[-1, -1] = 1 / dataset.n, 1 / n_trait
     Sigma[:-1, :-1], Sigma[-1, -1] = dataset.Sigma, 1.0
     plain = moments.combine(
-        sums.total, kappa, inverse_n, m, reference.factors(), published=method == "published",
-        quartic_kappa=moments.mean_noise(by_A, sums.row, sums.block_t_4), Sigma=Sigma,
+        first.total, kappa, inverse_n, m, reference.factors(), published=method == "published",
+        quartic_kappa=moments.mean_noise(by_A, sums.row, first.block_t_4), Sigma=Sigma,
     )  # fmt: skip
     left_out = moments.leave_one_out_Gamma(
-        sums.group_quadratic, sums.group_t_1, sums.group_t_2,
-        moments.left_out_noise(by_A, sums.row, sums.block_t_1, sums.group), m,
+        first.group_quadratic, first.group_t_1, first.group_t_2,
+        moments.left_out_noise(by_A, sums.row, first.block_t_1, sums.group), m,
     )  # fmt: skip
     if method == "published":
         if not overlap:
@@ -659,7 +901,7 @@ def estimate_with_trait(
         found = _published_intercepts(
             dataset, reference, match, sums, plain.Gamma, trait, n_trait, trait_n
         )
-        rest = sums.group_t_1.sum() - sums.group_t_1
+        rest = first.group_t_1.sum() - first.group_t_1
         return CrossEstimate(
             plain.Gamma - plain.t_1 * _estimated(found.kappa),
             left_out - rest[:, None, None] * _estimated(found.left_out),
@@ -680,7 +922,7 @@ def estimate_with_trait(
     intercept = Intercept(free, free_kappas)
     if overlap:
         return CrossEstimate(free_Gamma, free_left_out, None, intercept, kappa, sums.n_used)
-    if method == "moments":
+    if method != "bands":
         return CrossEstimate(plain.Gamma, left_out, plain, intercept, kappa, sums.n_used)
     fixed = {(a, b): kappa[np.ix_(of == a, of == b)] for a in (0, 1) for b in (0, 1)}
     Gamma, _ = bands.solve(normal, right, of, fixed)
@@ -708,10 +950,10 @@ def _published_intercepts(
     used, group = np.unique(sums.group[of_block[row]], return_inverse=True)
     h2 = np.diag(Gamma)[:-1] / deviation**2, float(Gamma[-1, -1])
     intercept, without = cross_trait_intercepts(
-        product, sums.ld_score[row], (float(dataset.n), n_2), h2, sums.total.t_1, group,
+        product, sums.ld_score[row], (float(dataset.n), n_2), h2, sums.weighted[0].total.t_1, group,
     )  # fmt: skip
     kappa = np.full((r + 1, r + 1), np.nan)
-    left_out = np.full((len(sums.group_t_1), r + 1, r + 1), np.nan)
+    left_out = np.full((int(sums.group.max()) + 1, r + 1, r + 1), np.nan)
     # A group without any of the variants is left out without change.
     each = np.tile(intercept, (len(left_out), 1))
     each[used] = without
@@ -737,9 +979,11 @@ class GeneticCovariance:
     Sigma : (r, r)
     geometry : Geometry
     method : str
-        'moments', 'bands' or 'published'.
+        'balanced', 'moments', 'bands' or 'published'.
     blend : float or None
         Part of the jackknife's excess that se_method 'auto' adds.
+    correlation_moments, correlation_blend
+        The same for genetic correlations, by 'balanced' of another Γ̂.
     """
 
     def __init__(self, envelope: Envelope):
@@ -765,6 +1009,17 @@ class GeneticCovariance:
             inverse_n=np.full((self.r, self.r), 1.0 / self.n),
             Sigma=self.Sigma,
         )
+        self.correlation_moments, self.correlation_blend = self.moments, self.blend
+        if "correlation/Gamma" in envelope:
+            t_1, t_2, t_4 = map(float, envelope["correlation/traces"][...])
+            self.correlation_moments = replace(
+                self.moments,
+                **{name: envelope[f"correlation/{name}"][...] for name in ("Gamma", "kappa", "s")},
+                scale=self.m / t_2,
+                t_1=t_1,
+                t_4=t_4,
+            )
+            self.correlation_blend = float(envelope["correlation/blend_factor"][0])
 
     @classmethod
     def open(cls, path: str | Path) -> GeneticCovariance:
@@ -783,6 +1038,12 @@ class GeneticCovariance:
         return self.envelope["left_out"][...]
 
     @cached_property
+    def correlation_left_out(self) -> np.ndarray:
+        """Γ̂ for genetic correlations without each group of blocks, (g, r, r)."""
+        name = "correlation/left_out"
+        return self.envelope[name][...] if name in self.envelope else self.left_out
+
+    @cached_property
     def regions(self) -> tuple[list[str], np.ndarray]:
         """Names of the regions and the basis row of each one's mean image, (k,) and (k, r)."""
         return list(self.envelope.array("region_name")), self.envelope["region_rows"][...]
@@ -799,24 +1060,26 @@ class GeneticCovariance:
         if se_method == "closed_form":
             return h2, error
         jackknife = moments.heritability_jackknife(self.left_out, self.Sigma, rows)
-        return h2, self._error(error, jackknife, se_method)
+        return h2, self._error(error, jackknife, se_method, self.blend)
 
     def correlation(
         self, rows: np.ndarray, columns: np.ndarray, se_method: str = "closed_form"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return ρ and its standard error between rows of bases, (I, r) and (J, r), as they are."""
-        rho, error = moments.genetic_correlation(self.moments, rows, columns)
+        rho, error = moments.genetic_correlation(self.correlation_moments, rows, columns)
         if se_method == "closed_form":
             return rho, error
-        jackknife = moments.genetic_correlation_jackknife(self.left_out, rows, columns)
-        return rho, self._error(error, jackknife, se_method)
+        jackknife = moments.genetic_correlation_jackknife(self.correlation_left_out, rows, columns)
+        return rho, self._error(error, jackknife, se_method, self.correlation_blend)
 
-    def _error(self, closed_form: np.ndarray, jackknife: np.ndarray, se_method: str) -> np.ndarray:
+    def _error(
+        self, closed_form: np.ndarray, jackknife: np.ndarray, se_method: str, blend: float | None
+    ) -> np.ndarray:
         if se_method == "jackknife":
             return jackknife
-        if self.blend is None:
+        if blend is None:
             raise InputError("se_method auto is not to be had for the published estimator")
-        return moments.blended_error(closed_form, jackknife, self.blend)
+        return moments.blended_error(closed_form, jackknife, blend)
 
     def row(self, voxel: int, se_method: str = "closed_form") -> tuple[np.ndarray, np.ndarray]:
         """Return ρ and its standard error of one voxel with every voxel, (N,) each.

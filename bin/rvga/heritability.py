@@ -14,6 +14,7 @@ from scipy.special import log_ndtr
 
 from rvga.jackknife import jackknife_standard_error
 from rvga.ld import columns_for_share, share_off_diagonal, trace_in_study
+from rvga.ld_products import SeenBlock
 
 # Shares of the trace of the published estimator's pair, "LD" and "inverse".
 PUBLISHED_LD_SHARE = 0.98
@@ -90,6 +91,15 @@ class BlockProjection:
     used: int
     t_1: np.ndarray
 
+    def quartic(self, cq: np.ndarray) -> np.ndarray:
+        """Return cq' H₁ cq, (c, c)."""
+        return cq.T @ self.H_1 @ cq
+
+    def halves_trace(self, weight: np.ndarray | None = None) -> float:
+        """Return tr(C H_a C H_b), C = diag(weight), the identity without."""
+        c = np.ones(len(self.q)) if weight is None else weight
+        return float(np.einsum("k,kl,l,kl->", c, self.H_a, c, self.H_b))
+
 
 def project_block(
     M: np.ndarray,
@@ -151,22 +161,24 @@ def project_block(
     )
 
 
-def moments_of(block: BlockProjection, weight: np.ndarray | None = None) -> BlockMoments:
+def moments_of(
+    block: BlockProjection | SeenBlock, weight: np.ndarray | None = None
+) -> BlockMoments:
     """Return the sums of one block for Ω = M C M', C = diag(weight), the identity without.
 
     Parameters
     ----------
-    block : BlockProjection
+    block : BlockProjection or SeenBlock
     weight : (k,), optional
     """
     c = np.ones(len(block.q)) if weight is None else weight
-    cq = c[:, None] * block.q
+    cq = block.q if weight is None else c[:, None] * block.q
     return BlockMoments(
         quadratic=block.q.T @ cq,
-        quartic=cq.T @ block.H_1 @ cq,
+        quartic=block.quartic(cq),
         t_1=float(c @ block.t_1),
         t_2=float(c @ block.t_2),
-        t_4=float(np.einsum("k,kl,l,kl->", c, block.H_a, c, block.H_b)),
+        t_4=block.halves_trace(weight),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
 from scipy.special import log_ndtr
 
 from rvga.heritability import Moments
@@ -97,6 +96,8 @@ def weighted_chi_square_tail(value: float, weights: np.ndarray) -> float:
     weights : (k,)
         λ, all above 0.
     """
+    from scipy import optimize
+
     if len(weights) == 0 or value <= 0:
         return 1.0
     lam, x = weights / weights.max(), value / float(weights.max())

@@ -14,6 +14,7 @@ LARGEST_BLOCK = 1000
 BAND = 500
 # People of panel 1 in each third that the traces between blocks are taken from, at most.
 LARGEST_THIRD = 1000
+_ABOVE = np.triu(np.ones((64, 64), dtype=bool), 1)
 
 
 def split_halves(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -390,10 +391,30 @@ def pack_lower(matrix: np.ndarray) -> np.ndarray:
     return matrix[np.tri(len(matrix), dtype=bool)]
 
 
-def unpack_lower(packed: np.ndarray, size: int) -> np.ndarray:
-    """Return the symmetric matrix (size, size) of a packed lower triangle."""
-    matrix = np.empty((size, size), dtype=packed.dtype)
-    lower = np.tri(size, dtype=bool)
-    matrix[lower] = packed
-    matrix.T[lower] = packed
+def unpack_lower(packed: np.ndarray, size: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Return the symmetric matrix (size, size) of a packed lower triangle, in ``out`` if given.
+
+    Examples
+    --------
+    >>> unpack_lower(np.array([1, 2, 3]), 2).tolist()
+    [[1, 2], [2, 3]]
+    """
+    matrix = np.empty((size, size), dtype=packed.dtype) if out is None else out
+    at = 0
+    for i in range(size):
+        matrix[i, : i + 1] = packed[at : at + i + 1]
+        at += i + 1
+    # By squares, which are small enough to be turned in the processor's cache.
+    for first in range(0, size, 64):
+        stop = min(first + 64, size)
+        square = matrix[first:stop, first:stop]
+        np.copyto(square, square.T.copy(), where=_ABOVE[: stop - first, : stop - first])
+        matrix[first:stop, stop:] = matrix[stop:, first:stop].T
     return matrix
+
+
+def triangle_rows(packed: np.ndarray, size: int, rows: np.ndarray) -> np.ndarray:
+    """Return some rows (len(rows), size) of the matrix of a packed lower triangle."""
+    low = np.minimum(rows[:, None], np.arange(size))
+    high = np.maximum(rows[:, None], np.arange(size))
+    return packed[high * (high + 1) // 2 + low]

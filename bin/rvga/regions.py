@@ -1,4 +1,4 @@
-"""Regions of an image: a label image of the images' kind, or a table that names voxels."""
+"""Regions of an image: labels of the images' kind, by part, or a table that names voxels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import codecs
 import csv
 import io
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import numpy as np
 from rvga.covariates import MISSING
 from rvga.errors import InputError
 from rvga.geometry import Geometry
+from rvga.image_files import content_of, head_of, kind_of
 from rvga.image_parts import map_values
+from rvga.label_files import WHAT, Labels, is_unlabelled, read_label_file, read_names
 
-_HEAD_BYTES = 1 << 16
+SHEET_COLUMNS = ("part", "labels", "names")
 # Words that are no region, in capitals or not.
 _NO_REGION = (*MISSING, "none")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -31,12 +35,22 @@ def read_regions(path: Path, geometry: Geometry) -> tuple[np.ndarray, list[str]]
     Parameters
     ----------
     path : Path
-        An image of whole numbers, of the kind and grid of the study's images (its first map, for
-        every map of theirs), 0 being no region; or, for images of every kind and of several
-        parts, a table with the columns ``voxel`` (the number from 0 that ``heritability.tsv``
-        gives it, or the column's name where the images are a table) and ``region`` (a name, or
-        whole numbers throughout; 0, empty, NA, nan or None is none), parted by one of tab, comma
-        and semicolon, or by white space. Voxels that a table does not list are in no region.
+        One of, plain or compressed by gzip where it is text:
+
+        - labels of the kind and grid of the study's images (:func:`read_label_file`; for a table
+          of images, columns ``voxel`` and ``value``), 0 being no region. Names are those of the
+          file's table of labels, else the numbers; labels of one name are one region, and names
+          as ``unknown`` or ``???`` no region;
+        - a sheet with columns ``part``, ``labels`` and ``names``: for each part of the images such
+          a file, and, where it has no names, a table of them (:func:`read_names`). Files are named
+          from the sheet's folder, or stand in it. ``part`` may be left out for images of one part,
+          and ``names`` always. The part's name goes before the regions' where there are several;
+        - for images of every kind, a table with the columns ``voxel`` (the number from 0 that
+          ``heritability.tsv`` gives it, or the column's name where the images are a table) and
+          ``region`` (a name, or whole numbers throughout; 0, empty, NA, nan or None is none).
+          Voxels that it does not list are in no region.
+
+        Columns are parted by one of tab, comma and semicolon, or by white space.
     geometry : Geometry
 
     Returns
@@ -50,19 +64,27 @@ def read_regions(path: Path, geometry: Geometry) -> tuple[np.ndarray, list[str]]
     ------
     InputError
         It cannot be read, has another grid, holds values that are not whole numbers, or names a
-        voxel that there is not.
+        voxel or a part that there is not.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file (regions)")
-    rows = _table_rows(path, geometry)
-    if rows is not None:
-        return _from_table(path, rows, geometry)
-    if geometry.layouts:
-        label = _whole_labels(map_values(path, geometry, "regions"), path)
-    else:
-        label = _whole_labels(_volume(path, geometry), path)
-    return label, [str(one) for one in np.unique(label[label != 0])]
+    line, header, rows = _text_table(path)
+    if {"voxel", "region"} <= set(header):
+        return _from_table(path, rows(), geometry)
+    if "labels" in header and "voxel" not in header:
+        return _from_sheet(path, rows(), geometry)
+    # Values and labels of vertices are text too, and so is a table of labels as images.
+    if "region" in (name.lower() for name in header) or (header and not geometry.layouts):
+        raise InputError(
+            f"{path}: is text, but neither a table with the columns 'voxel' and 'region' nor a "
+            f"sheet with the columns 'part' and 'labels'; line 1 is '{_short(line)}'"
+        )
+    if len(geometry.map_layouts) > 1:
+        raise InputError(
+            f"{path}: is one file of labels, but the study's images are of several parts "
+            f"({_listed(geometry)}); give a sheet with the columns 'part' and 'labels', a file for "
+            "each"
+        )
+    return _in_one_part(path, None, geometry)
 
 
 def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
@@ -70,81 +92,174 @@ def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
     return read_regions(path, geometry)[0]
 
 
-def _volume(path: Path, geometry: Geometry) -> np.ndarray:
-    import nibabel
-
-    try:
-        image = nibabel.load(path)
-        values = np.asarray(image.dataobj)
-    except Exception as error:
-        # nibabel raises many kinds for damaged files.
-        raise InputError(f"{path}: cannot be read as a NIfTI image ({error})") from error
-    shape = tuple(int(size) for size in values.shape)
-    if shape != geometry.shape:
-        raise InputError(
-            f"{path}: has shape {shape}, the study's images {geometry.shape}; resample the regions "
-            "to the study's grid"
-        )
-    if not np.allclose(image.affine, geometry.affine, atol=1e-3):
-        raise InputError(
-            f"{path}: has another affine than the study's images; resample the regions to the "
-            "study's grid"
-        )
-    return values[tuple(geometry.index.T)].astype(np.float64)
+# -------------------------------------------------------------------------------------------
+# Labels
+# -------------------------------------------------------------------------------------------
 
 
-def _whole_labels(labels: np.ndarray, path: Path) -> np.ndarray:
-    labels = np.where(np.isfinite(labels), labels, 0.0)
-    if np.any(labels != np.round(labels)):
-        raise InputError(f"{path}: holds values that are not whole numbers; give a label image")
-    if np.any(np.abs(labels) >= _LARGEST):
+def _in_one_part(
+    path: Path, names_path: Path | None, geometry: Geometry, part: str = "the study's images"
+) -> tuple[np.ndarray, list[str]]:
+    """Return regions of images of one part from a file of labels."""
+    layout = geometry.map_layouts[0]
+    if layout.type == "table":
+        labels = Labels(map_values(path, geometry, WHAT), None)
+    else:
+        labels = read_label_file(path, layout, geometry.map_positions(), part)
+    key = _whole_numbers(labels.values, path)
+    there = np.isfinite(labels.values) & ((key != 0) | (not labels.zero_is_none))
+    names, source = labels.names, f"{path}: its table of labels"
+    if names_path is not None:
+        names, source = read_names(names_path), str(names_path)
+    # Labels of one name are one region, which has the first one's number.
+    number_of: dict[str, int] = {}
+    label = np.zeros(len(key), dtype=np.int64)
+    for one in np.unique(key[there]).tolist():
+        here = there & (key == one)
+        if names is not None and one not in names:
+            raise InputError(
+                f"{source} has no name for label {one} ({int(here.sum())} voxels of {path.name}); "
+                "give each label a name"
+            )
+        name = str(one) if names is None else names[one]
+        if names is not None and is_unlabelled(name):
+            continue
+        if not name.isprintable():
+            raise InputError(f"{source}: the name of label {one} cannot be shown; rename it")
+        # 0 stands for no region, and a row of an annotation's table may be the first.
+        label[here] = number_of.setdefault(name, one if labels.zero_is_none else one + 1)
+    if not number_of:
+        what = "no label other than 0" if names is None else "no label that names a region"
+        raise InputError(f"{path}: has {what} at any voxel of {part}")
+    return label, sorted(number_of, key=number_of.__getitem__)
+
+
+def _whole_numbers(values: np.ndarray, path: Path) -> np.ndarray:
+    values = np.where(np.isfinite(values), values, 0.0)
+    if np.any(values != np.round(values)):
+        raise InputError(f"{path}: holds values that are not whole numbers; give labels")
+    if np.any(np.abs(values) >= _LARGEST):
         raise InputError(f"{path}: holds labels of 2^53 or more; give smaller whole numbers")
-    if not np.any(labels):
-        raise InputError(f"{path}: has no label other than 0 at any of the study's voxels")
-    return labels.astype(np.int64)
+    return values.astype(np.int64)
 
 
-def _table_rows(path: Path, geometry: Geometry) -> list[tuple[int, list[str]]] | None:
-    """Return line numbers and cells of a table of regions, None for a file of another kind.
+def _from_sheet(
+    path: Path, rows: list[tuple[int, list[str]]], geometry: Geometry
+) -> tuple[np.ndarray, list[str]]:
+    """Return regions from files of labels for each part."""
+    layouts = geometry.map_layouts
+    several = len(layouts) > 1
+    given: dict[str, tuple[Path, Path | None]] = {}
+    header = rows[0][1]
+    unknown = sorted(set(header) - set(SHEET_COLUMNS))
+    if unknown:
+        raise InputError(
+            f"{path}: line 1: column '{_short(unknown[0])}' is unknown; use "
+            f"{', '.join(SHEET_COLUMNS)}"
+        )
+    if several and "part" not in header:
+        raise InputError(
+            f"{path}: column 'part' is missing; the study's images are of the parts "
+            f"{_listed(geometry)}"
+        )
+    known = [layout.name for layout in layouts]
+    for number, cells in rows[1:]:
+        if not any(cells):
+            continue
+        _require_cells(path, number, cells, header)
+        row = dict(zip(header, cells, strict=True))
+        # The only part may go without a name.
+        part = row.get("part", "") or ("" if several else known[0])
+        if part not in known:
+            raise InputError(
+                f"{path}: line {number}: part '{_short(part)}' is none of the study's images "
+                f"({_listed(geometry)})"
+            )
+        if part in given:
+            raise InputError(
+                f"{path}: line {number}: part '{part}' is listed twice; list it once"
+                if several
+                else f"{path}: line {number}: the study's images are of one part; give one line"
+            )
+        names = row.get("names", "")
+        given[part] = (
+            _named_file(path, number, row["labels"]),
+            _named_file(path, number, names) if names else None,
+        )
+    absent = next((name for name in known if name not in given), None)
+    if absent is not None:
+        what = f"part '{absent}' of the study's images" if several else "the study's images"
+        raise InputError(f"{path}: names no labels for {what}; add a line")
+    if not several:
+        return _in_one_part(*given[known[0]], geometry)
+    label, names = np.zeros(geometry.n_voxels, dtype=np.int64), []
+    of_voxel = geometry.layout_of_voxel
+    for k, layout in enumerate(layouts):
+        here = np.flatnonzero(of_voxel == k)
+        alone = replace(geometry.subset(here), type=layout.type, layouts=(layout,))
+        own, own_names = _in_one_part(*given[layout.name], alone, f"part '{layout.name}'")
+        used = np.unique(own[own != 0])
+        label[here] = np.where(own == 0, 0, len(names) + 1 + np.searchsorted(used, own))
+        names += [f"{layout.name} {name}" for name in own_names]
+    return label, names
+
+
+def _named_file(sheet: Path, number: int, name: str) -> Path:
+    """Return a file that a sheet names, from its folder or in it."""
+    if not name:
+        raise InputError(f"{sheet}: line {number}: labels is empty; name the file")
+    for path in (sheet.parent / name, sheet.parent / Path(name).name):
+        if path.is_file():
+            return path
+    raise InputError(f"{sheet}: line {number}: {_short(name)}: no such file")
+
+
+def _listed(geometry: Geometry) -> str:
+    return ", ".join(layout.name or "(no name)" for layout in geometry.map_layouts)
+
+
+# -------------------------------------------------------------------------------------------
+# Tables
+# -------------------------------------------------------------------------------------------
+
+
+def _text_table(path: Path) -> tuple[str, list[str], Callable[[], list[tuple[int, list[str]]]]]:
+    """Return the first line of a text, its cells, and what reads all; nothing of another file.
 
     Raises
     ------
     InputError
-        It is text that cannot be read, or has no such columns where nothing but a table has text.
+        The text cannot be read, or is in UTF-16.
     """
-    with path.open("rb") as handle:
-        head = handle.read(_HEAD_BYTES)
+    head = head_of(path, WHAT)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(f"{path}: is text in UTF-16; save it as text in UTF-8")
-    if b"\0" in head or head.startswith(b"\x1f\x8b"):
-        return None
-    line = head.decode("utf-8-sig", errors="replace").splitlines()[:1]
-    header = _cells(line[0], _delimiter(line[0])) if line else []
-    if not {"voxel", "region"} <= set(header):
-        # Values and labels of vertices are text too, and so is a table of labels as images.
-        if "region" in (name.lower() for name in header) or (header and not geometry.layouts):
+    if b"\0" in head or kind_of(head) not in ("text", ""):
+        return "", [], list
+    line = (head.decode("utf-8-sig", errors="replace").splitlines() or [""])[0]
+    delimiter = _delimiter(line)
+    header = _cells(line, delimiter)
+
+    def rows() -> list[tuple[int, list[str]]]:
+        for name in (*SHEET_COLUMNS, "voxel", "region"):
+            if header.count(name) > 1:
+                raise InputError(f"{path}: column '{name}' is there twice; keep one of them")
+        try:
+            text = content_of(path, WHAT).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is not text in UTF-8 ({error}); save it as such") from error
+        lines = io.StringIO(text, newline="")
+        if delimiter is None:
+            return [(number, one.split()) for number, one in enumerate(lines, start=1)]
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        try:
+            return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        except csv.Error as error:
             raise InputError(
-                f"{path}: is text, but not a table with the columns 'voxel' and 'region'; line 1 "
-                f"is '{_short(line[0])}'"
-            )
-        return None
-    for name in ("voxel", "region"):
-        if header.count(name) > 1:
-            raise InputError(f"{path}: column '{name}' is there twice; keep one of them")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8 ({error}); save it as such") from error
-    delimiter, lines = _delimiter(line[0]), io.StringIO(text, newline="")
-    if delimiter is None:
-        return [(number, one.split()) for number, one in enumerate(lines, start=1)]
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        return [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except csv.Error as error:
-        raise InputError(
-            f"{path}: line {reader.line_num} cannot be read ({error}); mend its quotes"
-        ) from error
+                f"{path}: line {reader.line_num} cannot be read ({error}); mend its quotes"
+            ) from error
+
+    return line, header, rows
 
 
 def _delimiter(header: str) -> str | None:
@@ -156,6 +271,14 @@ def _cells(line: str, delimiter: str | None) -> list[str]:
     if delimiter is None:
         return line.split()
     return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+
+
+def _require_cells(path: Path, number: int, cells: list[str], header: list[str]) -> None:
+    if len(cells) != len(header):
+        raise InputError(
+            f"{path}: line {number} has {len(cells)} columns, the header {len(header)}; "
+            "mend the line"
+        )
 
 
 def _short(word: str) -> str:
@@ -173,11 +296,7 @@ def _from_table(
     for number, cells in rows[1:]:
         if not any(cells):
             continue
-        if len(cells) != len(header):
-            raise InputError(
-                f"{path}: line {number} has {len(cells)} columns, the header {len(header)}; "
-                "mend the line"
-            )
+        _require_cells(path, number, cells, header)
         word = cells[at_voxel]
         if named:
             voxel = place.get(word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import re
 import zlib
@@ -61,7 +62,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "effect_allele_frequency": (
         "effect_allele_frequency", "eaf", "a1_freq", "a1freq", "freq", "frq", "af", "maf_effect",
-        "freq1", "a1_frq", "hm_effect_allele_frequency", "af1",
+        "freq1", "a1_frq", "hm_effect_allele_frequency", "af1", "af_alt",
     ),
     "test": ("test",),
     "sample": (),
@@ -69,6 +70,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 # Two columns of one of these roles would leave the sign or the size of effects to chance.
 _DECISIVE = ("effect_allele", "other_allele", "beta", "odds_ratio", "standard_error", "z")
 _TEXT = ("chromosome", "rsid", "effect_allele", "other_allele", "test", "ref", "alt")
+# A cell between white space, which may hold some itself between double quotes.
+_WORD = re.compile(r'(?:"[^"]*"|\S)+')
 _MISSING = ["NA", "#NA", "", ".", "nan", "NaN", "NULL", "None", "-", "-nan"]
 
 
@@ -178,6 +181,8 @@ class Header:
         Role → column name.
     n_cases, n_controls : float or None
         Where the head of the file gives them (GWAS-VCF).
+    quoted : bool
+        Whether cells may stand in double quotes, as some of the header or the first row do.
     """
 
     format: str
@@ -188,6 +193,7 @@ class Header:
     n_cases: float | None = None
     n_controls: float | None = None
     comments: list[str] = field(default_factory=list)
+    quoted: bool = False
 
 
 def read_header(path: Path, asked: Mapping[str, str]) -> Header:
@@ -213,11 +219,12 @@ def read_header(path: Path, asked: Mapping[str, str]) -> Header:
         raise InputError(
             f"--columns: '{unknown[0]}' is no role of a column; known are {', '.join(ALIASES)}"
         )
-    comments, line = _first_lines(path)
+    comments, line, first_row = _first_lines(path)
     if comments and comments[0].startswith("##fileformat=VCF"):
         return _vcf_header(path, comments, line, asked)
     names, separator = _split(line)
     _require_names(path, names)
+    _require_cells(path, names, first_row, separator, len(comments) + 2)
     for role, name in asked.items():
         if name not in names:
             raise InputError(
@@ -225,14 +232,10 @@ def read_header(path: Path, asked: Mapping[str, str]) -> Header:
             )
     lower = {name.strip().lower(): name for name in reversed(names)}
     known = next((one for one in FORMATS if one.needs <= set(lower)), None)
-    if known is None:
-        found = _aliased(path, lower, asked)
-    else:
-        found = {
-            role: next(lower[name] for name in listed if name in lower)
-            for role, listed in known.roles.items()
-            if any(name in lower for name in listed)
-        } | dict(asked)
+    found = {} if known is None else _as_named(known, lower) | dict(asked)
+    # A file that begins like one of a program, but has effects under other names, is none of it.
+    if known is None or not _has_effect(found):
+        known, found = None, _aliased(path, lower, asked)
     # Who names one effect column has decided between the two.
     for one, other in (("beta", "odds_ratio"), ("odds_ratio", "beta")):
         if one in asked and other not in asked:
@@ -240,7 +243,10 @@ def read_header(path: Path, asked: Mapping[str, str]) -> Header:
     if "other_allele" in found or not {"ref", "alt"} <= set(found):
         found = {role: name for role, name in found.items() if role not in ("ref", "alt")}
     _require_roles(path, names, found)
-    return Header(known.name if known else "table", separator, len(comments), names, found)
+    return Header(
+        known.name if known else "table", separator, len(comments), names, found,
+        quoted='"' in line or _has_quoted_cell(first_row, separator),
+    )  # fmt: skip
 
 
 def read_chunks(path: Path, header: Header, rows: int) -> Iterator[pd.DataFrame]:
@@ -293,7 +299,7 @@ def _frames(path: Path, header: Header, rows: int, used, kinds) -> Iterator[pd.D
             na_values=_MISSING,
             keep_default_na=False,
             compression="gzip" if _is_gzip(path) else None,
-            quoting=3,
+            quoting=csv.QUOTE_MINIMAL if header.quoted else csv.QUOTE_NONE,
             chunksize=rows,
         ) as reader:
             yield from reader
@@ -334,8 +340,8 @@ def _is_gzip(path: Path) -> bool:
         return handle.read(2) == b"\x1f\x8b"
 
 
-def _first_lines(path: Path) -> tuple[list[str], str]:
-    """Return the comment lines and the line after them."""
+def _first_lines(path: Path) -> tuple[list[str], str, str]:
+    """Return the comment lines, the line after them, and the next."""
     opener = gzip.open if _is_gzip(path) else open
     try:
         with opener(path, "rt", encoding="utf-8-sig") as handle:
@@ -344,6 +350,7 @@ def _first_lines(path: Path) -> tuple[list[str], str]:
             while line.startswith("##"):
                 comments.append(line.rstrip("\r\n"))
                 line = handle.readline()
+            first_row = handle.readline()
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read as text or gzip ({error}); give a table with a header line"
@@ -351,14 +358,43 @@ def _first_lines(path: Path) -> tuple[list[str], str]:
     line = line.rstrip("\r\n")
     if not line.strip():
         raise InputError(f"{path}: the file is empty (summary statistics)")
-    return comments, line
+    if "\0" in line:
+        raise InputError(f"{path}: is no text, but a binary file; give a table as text")
+    return comments, line, first_row.rstrip("\r\n")
 
 
 def _split(line: str) -> tuple[list[str], str]:
-    for mark in ("\t", ",", ";"):
-        if mark in line:
-            return line.split(mark), mark
-    return line.split(), r"\s+"
+    separator = next((mark for mark in ("\t", ",", ";") if mark in line), r"\s+")
+    return _cells(line, separator), separator
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    """Return a line's cells, without the double quotes around them."""
+    if separator == r"\s+":
+        return [word.strip('"') for word in _WORD.findall(line)]
+    if '"' not in line:
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator))
+
+
+def _has_quoted_cell(row: str, separator: str) -> bool:
+    """Return whether a cell of a row begins with a double quote."""
+    return any(cell.startswith('"') for cell in re.split(separator, row.strip()))
+
+
+def _require_cells(path: Path, names: list[str], row: str, separator: str, number: int) -> None:
+    """Refuse a table whose rows have a cell more than its header, as names of rows that R writes.
+
+    Separators at the end of a line are no cells.
+    """
+    cells = _cells(row, separator)
+    while len(cells) > len(names) and not cells[-1].strip():
+        cells.pop()
+    if len(cells) > len(names):
+        raise InputError(
+            f"{path}: line {number} has {len(cells)} columns, the header {len(names)}; give each "
+            "column its name (R writes names of rows without one: row.names = FALSE)"
+        )
 
 
 def _require_names(path: Path, names: list[str]) -> None:
@@ -371,6 +407,23 @@ def _require_names(path: Path, names: list[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InputError(f"{path}: column '{repeated[0]}' stands twice in the header")
+
+
+def _as_named(known: Format, lower: Mapping[str, str]) -> dict[str, str]:
+    """Return role → column of a table of a known program."""
+    return {
+        role: next(lower[name] for name in listed if name in lower)
+        for role, listed in known.roles.items()
+        if any(name in lower for name in listed)
+    }
+
+
+def _has_effect(found: Mapping[str, str]) -> bool:
+    """Return whether z follows from the columns: it, or an effect and its error or p."""
+    signed = {"beta", "odds_ratio"} & set(found)
+    return "z" in found or bool(
+        signed and {"standard_error", "p_value", "neg_log_10_p_value"} & set(found)
+    )
 
 
 def _aliased(path: Path, lower: Mapping[str, str], asked: Mapping[str, str]) -> dict[str, str]:
@@ -407,9 +460,7 @@ def _require_roles(path: Path, names: list[str], found: Mapping[str, str]) -> No
             f"{path}: neither chromosome and base_pair_location nor rsid among the columns; "
             f"found: {listed}"
         )
-    signed = {"beta", "odds_ratio"} & set(found)
-    size = {"standard_error", "p_value", "neg_log_10_p_value"} & set(found)
-    if "z" not in found and not (signed and size):
+    if not _has_effect(found):
         raise InputError(
             f"{path}: no z, and no effect (beta, odds_ratio) with standard_error or p_value; "
             f"found: {listed}"

@@ -23,6 +23,8 @@ _OF_THE_BUILD, _NOT_OF_THE_BUILD = 0.2, 0.02
 # Correlation of frequencies: below the first alleles are swapped, below the second it is odd.
 _SWAPPED, _ODD = -0.2, 0.5
 _FREQUENCY_GAP, _FREQUENCY_SHARE = 0.2, 0.05
+# Share of effects of one sign that is odd, unless alleles were turned to make it so.
+_ONE_SIGN = 0.95
 _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 # Counts of rows that are matched.
 _OF_MATCHED, _MATCHED_BY = ("alleles_swapped", "strand_flipped"), "matched_by_"
@@ -209,6 +211,26 @@ def check_frequencies(
     return numbers, warnings
 
 
+def check_signs(table: pd.DataFrame, match: TraitMatch, name: str) -> list[str]:
+    """Return a warning where nearly all effects of the matched rows have one sign.
+
+    z without sign, or odds ratios as log odds, look like that; so do effects of the allele that
+    raises the trait, which are right.
+    """
+    z = table["z"].to_numpy()[match.row[match.row >= 0]]
+    z = z[np.isfinite(z) & (z != 0)]
+    if len(z) < _ENOUGH:
+        return []
+    positive = float(np.mean(z > 0))
+    if max(positive, 1 - positive) < _ONE_SIGN:
+        return []
+    return [
+        f"{max(positive, 1 - positive):.0%} of the effects of {name} are "
+        f"{'above' if positive > 0.5 else 'below'} 0: are they without sign, or odds ratios in a "
+        "column of log odds? (They are right where the effect allele was chosen by the effect)"
+    ]
+
+
 def drop_summary(counts: Mapping[str, int], number: int = 3) -> str:
     """Return the most frequent reasons for which rows were not used, as text.
 
@@ -225,15 +247,17 @@ def drop_summary(counts: Mapping[str, int], number: int = 3) -> str:
 
 @dataclass(frozen=True)
 class _Found:
+    """Matches of one way, and which rows of the table (k,) are a variant that is in it twice."""
+
     row: np.ndarray
     sign: np.ndarray
-    repeated: int
-    strand_flipped: int
+    repeated: np.ndarray
+    strand_flipped: np.ndarray
 
 
 def _match(reference: pd.DataFrame, table: pd.DataFrame, by: str) -> _Found:
     """Match by place or id and both alleles, then what is left by the other strand's alleles."""
-    row, sign, repeated = match_variants(reference, table, by=by)
+    row, sign, _ = match_variants(reference, table, by=by)
     left = row < 0
     flipped = table.assign(
         effect_allele=[text.translate(_COMPLEMENT) for text in table["effect_allele"]],
@@ -246,7 +270,20 @@ def _match(reference: pd.DataFrame, table: pd.DataFrame, by: str) -> _Found:
     at = np.flatnonzero(left)[other_row >= 0]
     row[at] = np.flatnonzero(single)[other_row[other_row >= 0]]
     sign[at] = other_sign[other_row >= 0]
-    return _Found(row, sign, repeated, len(at))
+    turned = np.zeros(len(reference), dtype=bool)
+    turned[at] = True
+    return _Found(row, sign, _repeated(table, by), turned)
+
+
+def _repeated(table: pd.DataFrame, by: str) -> np.ndarray:
+    """Return which rows (k,) have the place, or the id, and both alleles of another row."""
+    effect, other = table["effect_allele"], table["other_allele"]
+    first = effect.where(effect <= other, other)
+    key = {"first": first, "second": other.where(effect <= other, effect)}
+    for name in ("rsid",) if by == "rsid" else ("chromosome", "base_pair_location"):
+        key[name] = table[name]
+    key = pd.DataFrame(key)
+    return (key.duplicated(keep=False) & key.notna().all(axis=1)).to_numpy()
 
 
 def _hits(found: _Found) -> int:
@@ -310,17 +347,25 @@ def _refuse_mixture(name, table, reference, as_is, lifted, by_id, wanted: Wanted
 
 
 def _combine(reference, table, build: str, ways: list[tuple[str, _Found]]) -> TraitMatch:
-    """Take matches by place first, then by rsid; a row of the table is used once."""
+    """Take matches by place first, then by rsid; a row of the table is used once.
+
+    A variant that is there twice by place is not taken by an id that one of its rows has.
+    Every row is matched, repeated or of other alleles.
+    """
     m = len(reference)
     row, sign = np.full(m, -1, dtype=np.int64), np.ones(m)
+    repeated, flipped = np.zeros(len(table), dtype=bool), 0
     counts = {"repeated": 0, "strand_flipped": 0}
     for way, found in ways:
         new = (row < 0) & (found.row >= 0) & ~np.isin(found.row, row[row >= 0])
+        new[new] = ~repeated[found.row[new]]
         row[new], sign[new] = found.row[new], found.sign[new]
-        counts["repeated"] = max(counts["repeated"], found.repeated)
-        counts["strand_flipped"] = max(counts["strand_flipped"], found.strand_flipped)
+        repeated |= found.repeated
+        flipped += int((found.strand_flipped & new).sum())
         counts[f"{_MATCHED_BY}{way}"] = int(new.sum())
     hit = row >= 0
+    repeated[row[hit]] = False
+    counts |= {"repeated": int(repeated.sum()), "strand_flipped": flipped}
     counts["other_alleles"] = len(table) - int(hit.sum()) - counts["repeated"]
     counts["alleles_swapped"] = int((sign[hit] < 0).sum())
     return TraitMatch(row, sign, build, counts)

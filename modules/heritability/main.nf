@@ -33,7 +33,7 @@ process HERITABILITY {
     path 'heritability.json', emit: summary
 
     script:
-    def regions_option = regions ? "--regions ${regions}" : ''
+    def regions_option = regions ? "--regions ${regions instanceof List ? regions[0] : regions}" : ''
     def voxels_option = correlation_voxels ? "--correlation-voxels ${correlation_voxels} --out-voxel-maps voxel_maps" : ''
     def matrix_option = genetic_correlation_matrix ? '--genetic-correlation-matrix --out-matrix correlation_matrix.h5' : ''
     """

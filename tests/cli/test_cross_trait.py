@@ -82,9 +82,20 @@ def test_summary_counts_and_warns(result):
     assert numbers["n_trait"] == pytest.approx(900)
     assert numbers["n_shared_variants"] == numbers["dropped"]["matched_by_position"]
     assert 0 < numbers["heritability_trait_raw"] < 1
+    # Every row of the file has one fate; the alleles of matched ones may be turned besides.
+    fates = {
+        k: n
+        for k, n in numbers["dropped"].items()
+        if k not in ("alleles_swapped", "strand_flipped")
+    }
+    assert sum(fates.values()) == numbers["n_rows"]
     # Two blocks are too few for a test of the intercepts.
-    assert summary["warnings"] == []
+    errors = numbers["heritability_trait_raw"] / numbers["standard_error_trait_raw"]
+    weak = [text for text in summary["warnings"] if f"is {errors:.2f} of its standard" in text]
+    assert len(weak) == (errors < 5)
+    assert not any("intercept" in text for text in summary["warnings"])
     assert numbers["se_method"] == "closed_form"
+    assert numbers["genetic_correlation_by"] == "precise"
     assert numbers["build"] == "study"
     assert numbers["format"] == "GWAS-SSF"
 
@@ -295,6 +306,27 @@ def test_what_the_intercepts_say_is_warned_of():
     assert not warnings
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "overlap", "said"),
+    [
+        (1.3, 0.05, "none", "structured or related"),
+        (0.8, 0.05, "none", "divided by an inflation factor"),
+        (1.1, 0.05, "none", ""),
+        (1.3, 0.05, "possible", ""),
+        (None, None, "none", ""),
+    ],
+)
+def test_an_intercept_of_the_trait_is_warned_of(value, error, overlap, said):
+    args, warnings = argparse.Namespace(trait="height", overlap=overlap), []
+    numbers = {
+        "n_jackknife_groups": 200, "smallest_intercept_false_discovery_rate": 0.5,
+        "intercept_trait": value, "intercept_trait_standard_error": error,
+    }  # fmt: skip
+    rvga_cross_trait.warn_of_overlap(args, numbers, warnings)
+    assert len(warnings) == bool(said)
+    assert all(said in text and f"is {value:.3f}" in text for text in warnings)
+
+
 def test_jackknife_of_many_voxels_is_never_held_whole():
     """By parts it is what all voxels at once give, in less memory than groups by voxels."""
     rng = np.random.default_rng(5)
@@ -341,6 +373,8 @@ def test_wrong_frequencies_are_warned_of(study, tmp_path):
         ("too few variants", "share 100 of the reference's"),
         ("another build", "700 not in reference; are they of the same genome build?"),
         ("columns of another form", "'effect_allele' is not of the form role=column"),
+        ("role twice", "--columns: role 'z' is given twice"),
+        ("every row twice", "of its rows 1388 repeated, 12 not in reference; is every variant in"),
         ("negative n", "is not above 0"),
         ("covariance of another run", "genetic_covariance.h5 was not made from"),
         ("missing file", "no such file"),
@@ -373,6 +407,10 @@ def test_bad_input(study, tmp_path, case, message):
         frame["base_pair_location"] += 33
     elif case == "columns of another form":
         options = ["--columns", "effect_allele"]
+    elif case == "role twice":
+        options = ["--columns", "z=beta,z=n"]
+    elif case == "every row twice":
+        frame = pd.concat([frame, frame])
     elif case == "negative n":
         options = ["--n", "-5"]
     elif case == "covariance of another run":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import nibabel
@@ -24,7 +25,7 @@ from heritability_study import (
 from rvga import heritability as h
 from rvga.false_discovery import false_discovery_rate
 from rvga.formats import open_file
-from rvga.genetic_covariance import GeneticCovariance
+from rvga.genetic_covariance import GeneticCovariance, weights_of
 from rvga.ld_reference import LdReference
 from rvga.tables import read_table
 
@@ -50,16 +51,22 @@ def result(study, tmp_path_factory):
     return folder
 
 
-def direct_moments(study, reference_path: Path) -> h.Moments:
-    """Return the moments from the scores that the study was made of."""
+def direct_moments(study, reference_path: Path, which: int = 0) -> h.Moments:
+    """Return the moments from the scores that the study was made of.
+
+    ``which`` weights: 0 for heritability, 1 for correlations.
+    """
     with LdReference.open(reference_path) as reference:
         scores = study.scores[study_rows(study, reference)]
+        weight = weights_of(reference, study.n, "balanced", trait=False)[which]
         total = None
-        for first, stop, b in reference.blocks():
-            part = h.block_moments(
+        for i, (first, stop, b) in enumerate(reference.blocks()):
+            seen = h.project_block(
                 b.M, b.R_a, b.R_b, b.T, scores[first:stop], reference.n_a, reference.n_b,
                 b.t_1_ratio, study.n,
             )  # fmt: skip
+            at = slice(reference.column_start[i], reference.column_start[i + 1])
+            part = h.moments_of(seen, weight[at])
             total = part if total is None else total + part
         kappa = study.Sigma / (study.n - 1)
         inverse_n = np.full_like(kappa, 1 / study.n)
@@ -84,6 +91,20 @@ def test_tables_and_maps_follow_from_the_scores(study, result):
 def test_regions_and_pairs(study, result):
     regions = read_table(result / "regions.tsv", "regions")
     pairs = read_table(result / "genetic_correlation.tsv", "genetic_correlation")
+    with GeneticCovariance.open(result / "genetic_covariance.h5") as covariance:
+        rows = covariance.regions[1]
+    # Correlations are of the weights of least variance, h² is not.
+    for which, quantity in ((0, regions), (1, pairs)):
+        x = direct_moments(*study, which)
+        if which == 0:
+            expected = h.heritability(x, rows)
+            found = quantity.heritability_raw, quantity.standard_error_raw
+        else:
+            upper = np.triu_indices(len(regions), k=1)
+            expected = [one[upper] for one in h.genetic_correlation(x, rows, rows)]
+            found = quantity.genetic_correlation_raw, quantity.standard_error_raw
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-4)
     assert len(pairs) == len(regions) * (len(regions) - 1) // 2
     assert regions.n_voxels.sum() == 60
     assert regions.region[0] == "parcel 1"
@@ -119,7 +140,8 @@ def test_summary_has_the_reports_numbers(result):
     assert numbers["n_voxels"] == 60
     assert numbers["n_shared_variants"] == numbers["n_used_variants"] == numbers["m"]
     assert numbers["n_voxels_shown"] + sum(numbers["reasons"].values()) == 60
-    assert numbers["heritability_method"] == "moments"
+    assert numbers["heritability_method"] == numbers["heritability_by"] == "balanced"
+    assert numbers["genetic_correlation_by"] == "precise"
 
 
 def test_same_bytes_for_any_number_of_threads(study, result, tmp_path):
@@ -362,11 +384,11 @@ def other_positions(made, folder: Path) -> Path:
     ("case", "message"),
     [
         ("too few variants", "share 0 of the reference's 300 variants"),
-        ("regions of another shape", "has shape (5, 4, 4), the study's images (5, 4, 3)"),
+        ("regions of another shape", "has shape 5 x 4 x 4, the study's images 5 x 4 x 3"),
         ("regions of another affine", "another affine"),
         ("regions that are no labels", "not whole numbers"),
         ("regions without labels", "no label other than 0"),
-        ("regions damaged", "cannot be read as a NIfTI image"),
+        ("regions damaged", "cut short: its header announces"),
         ("voxel out of range", "'60' is not a voxel; give numbers from 0 to 59"),
         ("voxel maps without folder", "needs --out-voxel-maps"),
         ("free intercept as published", "--intercept free is not to be had with"),
@@ -420,3 +442,47 @@ def test_bad_input(study, tmp_path, case, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not files_in(out)
+
+
+def test_settings_beyond_the_calibration_are_warned_of(study, blocky, tmp_path):
+    """Panels, share and few causal variants: in the log, in the summary, and so in the report."""
+    summary = json.loads(run_summary(*study, tmp_path / "a"))
+    people = min(summary["numbers"]["n_panel_1"], summary["numbers"]["n_panel_2"])
+    said = [text for text in summary["warnings"] if "the smaller LD panel has" in text]
+    assert len(said) == 1
+    assert f"has {people} people, and ld_share 0.98 was calibrated with 1,000 or more" in said[0]
+    # The ratio is that of the two ways over all voxels; two groups of blocks say nothing of it.
+    numbers = json.loads(run_summary(*blocky, tmp_path / "b"))["numbers"]
+    with GeneticCovariance.open(tmp_path / "b/genetic_covariance.h5") as covariance:
+        errors = [covariance.heritability(se_method=how)[1] for how in ("jackknife", "closed_form")]
+    expected = np.median(errors[0] / errors[1])
+    assert numbers["jackknife_over_closed_form"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("jackknife", "groups", "method", "free", "said"),
+    [
+        (0.12, 200, "moments", False, True), (0.12, 49, "moments", False, False),
+        (0.07, 200, "bands", True, False), (0.12, 200, "bands", True, True),
+        (0.12, 200, "moments", True, False), (0.12, 200, "published", False, False),
+    ],
+)  # fmt: skip
+def test_few_causal_variants_are_warned_of(jackknife, groups, method, free, said):
+    error = {"jackknife": jackknife, "closed_form": 0.05}
+    covariance = SimpleNamespace(
+        method=method, N=300, bases=np.ones((300, 2), dtype=np.float32),
+        heritability=lambda rows, how: (np.full(len(rows), 0.4), np.full(len(rows), error[how])),
+    )  # fmt: skip
+    numbers, warnings = {"n_jackknife_groups": groups}, []
+    rvga_heritability.compare_errors(covariance, free, numbers, warnings)
+    assert [f"are {jackknife / 0.05:.1f} times" in text for text in warnings] == [True] * said
+
+
+def run_summary(made, reference, folder: Path) -> str:
+    """Return the summary of a plain run."""
+    folder.mkdir()
+    done = run_stage(
+        "heritability", heritability_args(made, reference, folder), "--summary", folder / "s.json"
+    )
+    assert done.returncode == 0, done.stderr
+    return (folder / "s.json").read_text()

@@ -142,12 +142,16 @@ def test_one_panel_is_split_at_random_and_said(panels, tmp_path, run_stage):
         assert (numbers["n_panels"], numbers["seed"]) == (2 if second else 1, seed)
         assert "MB of the LD reference" in done.stderr
         with LdReference.open(out) as reference:
-            arrays_of_it = ("M", "share", "t_1_ratio", "R_a", "R_b", "T")
-            taken = sum(reference.envelope[name].size * 4 for name in arrays_of_it)
+            single = ("M", "share", "t_1_ratio", "R_a", "R_b", "T")
+            double = (
+                "H", "H_difference", "t_1", "t_2", "t_4", "band_t_4", "class_trace", "ld_score",
+            )  # fmt: skip
+            taken = sum(reference.envelope[name].size * 4 for name in single)
+            taken += sum(reference.envelope[name].size * 8 for name in double)
             assert 0.5 * numbers["bytes_at_most"] < taken <= numbers["bytes_at_most"]
             assert reference.envelope.parameters["panels"] == numbers["n_panels"]
             assert reference.n_a + reference.n_b == reference.n_2 == n // 2
-            names_of_it = ("M", "share", "R_a", "R_b", "T", "error_traces")
+            names_of_it = (*single, *double, "error_traces")
             arrays.append([reference.envelope[name][...] for name in names_of_it])
     assert all(np.array_equal(a, b) for a, b in zip(arrays[0], arrays[1], strict=True))
     assert not np.array_equal(arrays[0][2], arrays[2][2])

@@ -48,6 +48,9 @@ def chunks(tmp_path_factory):
     (folder / "older.h5").write_bytes((folder / "ld.10.h5").read_bytes())
     with h5py.File(folder / "older.h5", "r+") as file:
         del file["t_1_ratio"]
+    (folder / "first.h5").write_bytes((folder / "ld.10.h5").read_bytes())
+    with h5py.File(folder / "first.h5", "r+") as file:
+        file.attrs["format_version"] = 1
     return folder
 
 
@@ -67,6 +70,14 @@ def test_chromosomes_are_joined_in_genome_order(chunks, tmp_path, run_stage):
         for (_, _, ours), (_, _, theirs) in zip(whole.blocks(), blocks, strict=True):
             for name in ("M", "share", "R_a", "R_b", "T", "t_1_ratio"):
                 np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        for i in range(whole.n_blocks):
+            part, k = (two, i) if i < two.n_blocks else (ten, i - two.n_blocks)
+            for ours, theirs in zip(
+                vars(whole.products(i, difference=True)).values(),
+                vars(part.products(k, difference=True)).values(),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(ours, theirs)
         assert whole.envelope["error_traces"].shape == (2, 4)
     numbers = json.loads(summary.read_text())["numbers"]
     assert numbers["chromosomes"] == ["2", "10"]
@@ -98,6 +109,7 @@ def test_one_panel_that_was_split_is_warned_of_and_recorded(chunks, tmp_path, ru
         (["ld.2.h5", "other_seed.h5"], "was made with seed 9"),
         (["ld.2.h5", "one.h5"], "different people of LD panel 1"),
         (["ld.2.h5", "ld.5.h5", "older.h5"], "older.h5 lacks the dataset 't_1_ratio'"),
+        (["ld.2.h5", "first.h5"], "format_version 1, this software reads 2; use the release that"),
         (["a2.pgen"], "not a readable HDF5 file"),
         (["nothing.h5"], "no such file"),
     ],

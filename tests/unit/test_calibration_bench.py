@@ -42,21 +42,38 @@ def test_named_scenarios_are_eight_of_a_hundred_phenotypes(bench):
 
 
 @pytest.mark.parametrize("placement", ["any", "frequency", "low_ld", "high_ld"])
-def test_truth_is_exact_in_all_people(bench, genotypes, placement):
+def test_truth_is_exact_in_the_population(bench, genotypes, placement):
+    """Its genetic covariance is that of independent chromosomes, not that of the people drawn."""
     scenario = bench.Scenario(0.4, 20, placement, pairs=4)
     rng = np.random.default_rng(1)
     zero = bench.draw_phenotypes(genotypes, scenario._replace(h2=0.0), rng)
     assert abs(np.corrcoef(zero.own.T)[0, 1] - 0.6) < 0.25
-    # Without noise what is left is the genetic value.
+    rho = np.array([0, 0.3, 0.7, -0.5])
+    effects = bench.draw_effects(genotypes, scenario, rho, np.random.default_rng(1))
+    first, second = effects[:, ::2], effects[:, 1::2]
+    candidates, _ = bench.candidates_of(genotypes, placement)
+    assert not np.delete(effects, candidates, axis=0).any()
+    assert ((effects != 0).sum(axis=0) == 20).all()
+    everybody = np.hstack([genotypes.study, genotypes.others[0.0]])
+    assert sum(map(len, genotypes.population)) == len(everybody) == len(effects)
+    R = np.zeros((len(effects),) * 2)
+    at = 0
+    for one in genotypes.population:
+        here = slice(at, at := at + len(one))
+        # Of these people and those of the panels, within a chromosome.
+        assert np.abs(one - everybody[here] @ everybody[here].T / everybody.shape[1]).mean() < 0.05
+        R[here, here] = one
+    for a, b, value in ((first, first, 0.4), (second, second, 0.4), (first, second, 0.4 * rho)):
+        found = np.einsum("ik,ij,jk->k", a, R, b)
+        np.testing.assert_allclose(found, np.broadcast_to(value, 4), rtol=1e-5, atol=1e-6)
+    # Without noise the phenotypes are the genetic values.
     quiet = scenario._replace(h2=1.0)
     found = bench.draw_phenotypes(genotypes, quiet, np.random.default_rng(1))
-    second = np.vstack([found.own[:, 1::2], found.trait])
-    np.testing.assert_allclose(second.var(axis=0), 1, rtol=1e-6)
-    again = bench.draw_phenotypes(
-        genotypes, quiet._replace(rhos=(1.0,)), np.random.default_rng(1)
-    )  # fmt: skip
-    np.testing.assert_allclose(again.own[:, ::2], again.own[:, 1::2], atol=1e-6)
-    np.testing.assert_array_equal(found.rho, [0, 0.3, 0.7, -0.5])
+    np.testing.assert_array_equal(found.rho, rho)
+    own = np.sqrt(2.5) * genotypes.study.T @ effects
+    np.testing.assert_allclose(found.own, own, atol=1e-4)
+    trait = np.sqrt(2.5) * genotypes.others[0.0].T @ second
+    np.testing.assert_allclose(found.trait, trait, atol=1e-4)
 
 
 def test_causal_variants_lie_where_they_should(bench, genotypes):
@@ -125,12 +142,13 @@ def test_a_set_gives_every_estimator_and_the_tables_print(bench, sizes, kind, tm
     for name, values in again.items():
         np.testing.assert_array_equal(values, found[name], err_msg=name)
     where = "overlap panel 80 share 0.98" if kind == "wide" else "overlap"
-    for estimator in ("moments", "bands_fixed", "bands_free"):
+    for estimator in ("moments", "balanced", "precise", "bands_fixed", "bands_free"):
         for error in ("closed_form", "jackknife", "auto"):
             assert found[f"{where}|h2|{estimator}|{error}"].shape == (8, 3)
             assert found[f"{where}|rho|{estimator}|{error}"].shape == (4, 3)
-    for name in ("moments", "moments_intercept", "bands_free"):
+    for name in ("moments", "balanced", "precise", "moments_intercept", "bands_free"):
         assert found[f"{where}|cross|{name}|jackknife"].shape == (4, 3)
+    assert found[f"{where}|cross|published_overlap_0.98_0.95|jackknife"].shape == (4, 3)
     assert found[f"{where}|h2|published_0.98_0.95|closed_form"].shape == (8, 3)
     if kind == "wide":
         assert found["overlap panel 60 share 0.6|h2|moments|closed_form"].shape == (8, 3)
@@ -177,6 +195,44 @@ def test_best_published_share_has_the_least_squared_error(bench, tmp_path):
     share, row = bench.Results(tmp_path).best_published("weak", "h2")
     assert share == f"{bench.PUBLISHED[1][1]:.2f}"
     assert row.bias == pytest.approx(0.01, abs=0.005)
+    assert bench.rmse(row) == pytest.approx(np.hypot(row.bias, row.sd))
+    # The one with the least spread may be another.
+    name = "weak|h2|published_{:.2f}_{:.2f}|closed_form".format(*bench.PUBLISHED[0])
+    cells[name][:, 0] = 0.6 + 0.001 * rng.normal(size=50)
+    np.savez(tmp_path / "plain-000.npz", **cells)
+    results = bench.Results(tmp_path)
+    assert results.best_published("weak", "h2")[0] == f"{bench.PUBLISHED[1][1]:.2f}"
+    assert results.best_published("weak", "h2", by="sd")[0] == f"{bench.PUBLISHED[0][1]:.2f}"
+
+
+def test_spread_is_held_against_the_published_estimator(bench, tmp_path, capsys):
+    rng, cells = np.random.default_rng(6), {"about": np.ones(5)}
+    names = ["balanced", *("published_{:.2f}_{:.2f}".format(*pair) for pair in bench.PUBLISHED)]
+    for scenario, truth in (("null", 0.0), ("polygenic", 0.4)):
+        for k, name in enumerate(names):
+            noise = rng.normal(size=400)
+            noise = (noise - noise.mean()) / noise.std(ddof=1)
+            value = 0.1 * (k > 0) + truth * (1.25 if k else 1.0) + 0.05 * (k + 1) * noise
+            triple = np.column_stack([value, np.full(400, 0.05), np.full(400, truth)])
+            cells[f"{scenario}|h2|{name}|closed_form"] = triple
+    np.savez(tmp_path / "plain-000.npz", **cells)
+    bench._print_spread(bench.Results(tmp_path))
+    printed = capsys.readouterr().out
+    error = bench.number(np.hypot(0.2, 0.1))
+    row = f"| polygenic | .050 | .100 (0.95) | 1.000 | 1.250 | .050 | .080 | .050 | {error} (0.95)"
+    assert row in printed
+
+
+def test_weights_of_a_smaller_share_are_those_of_its_columns(bench, genotypes):
+    reference = genotypes.references[80]
+    cut = reference.cut(0.9)
+    for name in bench.WEIGHTED:
+        for block, weight in zip(cut.blocks, cut.weights[name], strict=True):
+            assert len(weight) == len(block.share)
+        total = sum(
+            float(c @ b.traces[1]) for b, c in zip(cut.blocks, cut.weights[name], strict=True)
+        )
+        assert total == pytest.approx(sum(b.traces[1].sum() for b in cut.blocks))
 
 
 def test_parts_of_a_run_hold_every_kind(bench):

@@ -77,6 +77,25 @@ SHAPES = {
     "odds ratio, commas": (
         "chr,bp,snp,ea,nea,or,se,n\nchr01,100,rs1,G,A,1.2214027581601699,0.1,5000\n"
     ),
+    "like GWAS-SSF": (
+        "chromosome\tbase_pair_location\teffect_allele\tother_allele\tor\tse\tn\n"
+        "1\t100\tG\tA\t1.2214027581601699\t0.1\t5000\n"
+    ),
+    "quoted, commas": ('"","SNP","A1","A2","BETA","SE","N"\n"1","rs1","G","A",0.2,0.1,5000\n'),
+    "quoted, white space": (
+        '"SNP" "CHR" "BP" "A1" "A2" "BETA" "SE" "N"\n"rs1" 1 100 "G" "A" 0.2 0.1 5000\n'
+    ),
+    "quoted, white space in a cell": (
+        '"SNP" "A1" "A2" "BETA" "SE" "N" "TRAIT"\n"rs1" "G" "A" 0.2 0.1 5000 "body mass index"\n'
+    ),
+    "quotes in rows only": (
+        'SNP,A1,A2,BETA,SE,N,TRAIT\n"rs1","G","A",0.2,0.1,5000,"mass, of the body"\n'
+    ),
+    "FinnGen with n": (
+        "#chrom\tpos\tref\talt\trsids\tnearest_genes\tpval\tmlogp\tbeta\tsebeta\taf_alt\tn\n"
+        "1\t100\tA\tG\trs1\tA,B\t0.0455\t1.342\t0.2\t0.1\t0.3\t5000\n"
+    ),
+    "separators at the ends": ("SNP\tA1\tA2\tN\tBETA\tSE\nrs1\tG\tA\t5000\t0.2\t0.1\t\t\n"),
     "two-sided p and sign": (
         f"SNP\tA1\tA2\tN\tBETA\tP\nrs1\tG\tA\t5000\t0.2\t{2 * stats.norm.sf(2.0):.12g}\n"
     ),
@@ -193,6 +212,14 @@ BAD = {
     "negative -log10 p": (
         "SNP\tA1\tA2\tN\tBETA\tLOG10P\nrs1\tA\tG\t9\t1\t-3\n", {}, "line 2: a negative -log10",
     ),
+    "names of rows without a name": (
+        "BETA SE N SNP A1 A2\n1 0.2 0.1 500 rs1 A G\n", {},
+        "line 2 has 7 columns, the header 6; give each column its name",
+    ),
+    "quoted names of rows": (
+        '"SNP" "A1" "A2" "N" "Z"\n"1" "rs1" "A" "G" 5 1\n', {}, "line 2 has 6 columns, the head",
+    ),
+    "a workbook": ("PK\x03\x04\x14\x00\x06\x00", {}, "is no text, but a binary file"),
     "infinite z": (
         "SNP\tA1\tA2\tN\tZ\nrs1\tA\tG\t9\t1\nrs2\tA\tG\t9\t-inf\n", {}, "line 3: z is infinite",
     ),

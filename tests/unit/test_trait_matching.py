@@ -8,7 +8,14 @@ import pytest
 
 from rvga.errors import InputError
 from rvga.liftover import Chain
-from rvga.trait_matching import WantedRows, check_frequencies, drop_summary, match_trait
+from rvga.trait_matching import (
+    TraitMatch,
+    WantedRows,
+    check_frequencies,
+    check_signs,
+    drop_summary,
+    match_trait,
+)
 
 M = 600
 SHIFT = 1_000_000
@@ -94,6 +101,33 @@ def test_duplicates_and_other_alleles_are_counted_and_left_out(reference):
     assert (match.row >= 0).sum() == M - 1
     assert match.counts["repeated"] == 2
     assert match.counts["other_alleles"] == 1
+
+
+def test_every_row_has_one_fate_and_ids_do_not_undo_duplicates(reference):
+    """Rows at one place with two ids stay out, also where one of the ids is the reference's."""
+    table = trait(reference)
+    table = pd.concat(
+        [
+            table,
+            table.iloc[[3]].assign(rsid="rs_other"),
+            table.iloc[[5]].assign(base_pair_location=999_999_999),
+            table.iloc[[6]].assign(effect_allele="GGG"),
+            table.iloc[[8, 8]].assign(base_pair_location=888_888_888),
+        ]
+    ).reset_index(drop=True)
+    # Known by its id only.
+    table.loc[11, "base_pair_location"] = 777_777_777
+    match = found(reference, table)
+    assert match.row[3] == -1
+    assert match.row[[5, 6, 8, 11]].tolist() == [5, 6, 8, 11]
+    counts = match.counts
+    assert counts["matched_by_rsid"] == 1
+    assert counts["matched_by_position"] == M - 2
+    # Both rows of the fourth variant, the second of the sixth, and two of the ninth.
+    assert counts["repeated"] == 5
+    assert counts["other_alleles"] == 1
+    fates = ("matched_by_position", "matched_by_rsid", "repeated", "other_alleles")
+    assert sum(counts[fate] for fate in fates) == len(table)
 
 
 @pytest.mark.parametrize("ids", [False, True])
@@ -191,6 +225,21 @@ def test_frequencies_that_agree_are_reported_and_others_warned_of(reference):
     assert check_frequencies(reference, few, match, "t.tsv") == ({"n_frequencies": 20}, [])
     nothing = table.drop(columns="effect_allele_frequency")
     assert check_frequencies(reference, nothing, match, "t.tsv") == ({}, [])
+
+
+def test_effects_of_one_sign_are_warned_of():
+    k = 200
+    match = TraitMatch(np.r_[-1, np.arange(k)], np.ones(k + 1), "study", {})
+    rng = np.random.default_rng(1)
+    for z, said in (
+        (np.abs(rng.normal(size=k)), "100% of the effects of t.tsv are above 0"),
+        (-np.abs(rng.normal(size=k)), "100% of the effects of t.tsv are below 0"),
+        (rng.normal(size=k), ""),
+        (np.where(np.arange(k) < 40, 1.0, 0.0), ""),
+    ):
+        found = check_signs(pd.DataFrame({"z": z}), match, "t.tsv")
+        assert len(found) == bool(said)
+        assert all(said in text for text in found)
 
 
 def test_a_chunk_is_filtered_by_place_lifted_place_and_id(reference, chain):
