@@ -12,7 +12,7 @@ include { completionMessage } from './subworkflows/completion/main'
 include { endWithStatus     } from './subworkflows/completion/main'
 include { failureMessage    } from './subworkflows/completion/main'
 include { holdFolder        } from './subworkflows/completion/main'
-include { writeParameters   } from './subworkflows/completion/main'
+include { writeBeginning    } from './subworkflows/completion/main'
 
 workflow {
     main:
@@ -27,7 +27,7 @@ workflow {
         if (!orExit { holdFolder(options.outdir) }) {
             exit(2, "--outdir ${options.outdir}: another run is writing there; wait for its end, stop it, or name another folder")
         }
-        orExit { writeParameters(options) }
+        orExit { writeBeginning(options, workflow.manifest.version.toString(), workflow.nextflow.version.toString()) }
         def steps = reachedSteps(options)
         unreachedMessages(steps).each { message -> log.info("Not run: ${message}") }
 

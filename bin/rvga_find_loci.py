@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Join the parts of the scan, clump significant variants by LD and merge clumps to loci."""
+"""Join the parts of the scan and the clumps of significant variants, merge clumps to loci."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,17 +17,15 @@ from rvga import cli, formats, loci, significance, tables
 from rvga.chromosomes import CHROMOSOMES, RANK
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
-from rvga.genotypes import Genotypes, open_genotypes
 from rvga.geometry import write_map
 from rvga.known_loci import KnownLoci, read_known_loci
 
 STAGE = "find_loci"
 BLOCK_ROWS = 65_536
-GENOTYPE_BLOCK = 512
-IN_MEMORY_BYTES = 1 << 28
 FEW_PEOPLE = 100
 MEDIAN_CHI_SQUARE = 0.454936423119572
-KEYS = ["chromosome", "base_pair_location", "variant_id", "effect_allele", "other_allele"]
+POSITION = "base_pair_location"
+KEYS = ["chromosome", POSITION, "variant_id", "effect_allele", "other_allele"]
 
 
 def parser():
@@ -40,11 +37,8 @@ def parser():
     add("--pairs", type=Path, nargs="*", default=[], help="tables of significant pairs, all parts")
     add("--dataset", type=Path, required=True, help="minimal dataset")
     add("--tail", type=Path, required=True, help="image-wide tail of the same dataset")
-    add("--genotypes", type=Path, nargs="*", default=[], help="genotype files for LD")
-    add("--variants", type=Path, nargs="*", default=[], help="their .pvar or .bim files")
-    add("--samples", type=Path, nargs="*", default=[], help="their .psam or .fam files")
-    add("--subjects", type=Path, help="subjects file: LD in these people; else in everyone")
-    add("--subject-id", choices=("IID", "FID_IID"), default="IID", help="form of the subject ids")
+    add("--clumps", type=Path, nargs="*", default=[], help="clumps by LD, of all chromosomes")
+    add("--ld", action="store_true", help="there are genotypes: clumps are by LD, if any")
     add("--clump-r2", type=cli.number_between(0, 1), default=0.1, help="least LD within a clump")
     add(
         "--clump-kb",
@@ -67,13 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     warnings: list[str] = []
     with contextlib.ExitStack() as stack:
-        # One thread of BLAS: the last digit of an r2 must not depend on the machine's load.
-        stack.enter_context(cli.threads(1))
         dataset = stack.enter_context(MinimalDataset.open(args.dataset))
         stored = stack.enter_context(formats.open_file(args.tail, "tail"))
         stored.require_made_from("dataset", dataset)
         tail = significance.Tail.of(stored)
-        subjects = study_subjects(args.subjects, dataset)
         known = None
         if args.known_loci is not None:
             cli.require_file(args.known_loci, "known associations")
@@ -98,19 +89,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             pairs_writer = stack.enter_context(tables.table_writer(args.out_pairs, "pairs"))
             join_pairs(args.pairs, hits, pairs_writer)
         rank = hits["chromosome"].map(RANK).to_numpy(dtype=np.int64)
-        position = hits["base_pair_location"].to_numpy(dtype=np.int64)
+        position = hits[POSITION].to_numpy(dtype=np.int64)
         order = loci.priority(
             hits["neg_log_10_p_image_wide"].to_numpy(dtype=float), np.abs(hits["z"]).to_numpy()
         )
-        if args.genotypes:
-            ld, n_people, n_unmatched = linkage(args, hits, subjects, stack)
-            note_linkage(n_people, n_unmatched, len(hits), warnings)
+        clumped = join_clumps(args, hits, dataset)
+        n_unmatched = int((~clumped.has_ld).sum())
+        if args.ld or args.clumps:
+            note_linkage(clumped.n_people, n_unmatched, len(hits), warnings)
         else:
-            ld, n_people, n_unmatched = None, 0, len(hits)
             cli.warn("no genotypes were given: variants are clumped by distance alone", warnings)
-        clumps = loci.clump(
-            rank, position, order, ld, clump_r2=args.clump_r2, clump_kb=args.clump_kb
+        # Where a chromosome has no genotypes, distance alone decides.
+        by_distance = loci.leaders(
+            rank, position, order, None, clump_r2=args.clump_r2, clump_kb=args.clump_kb
         )
+        leader = np.where(clumped.leader >= 0, clumped.leader, by_distance)
+        clumps = loci.clumps_of(leader, position)
         merged = loci.merge_clumps(rank, clumps)
         places = np.empty(len(order), dtype=np.int64)
         places[order] = np.arange(len(order))
@@ -136,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "n_known_associations": None if known is None else len(known.chromosome),
         "clump_r2": args.clump_r2,
         "clump_kb": args.clump_kb,
-        "ld_source": "genotypes" if args.genotypes else "distance",
-        "n_ld_subjects": n_people,
+        "ld_source": "genotypes" if args.ld or args.clumps else "distance",
+        "n_ld_subjects": clumped.n_people,
         "n_without_ld": n_unmatched,
         "significance": tail.significance,
         "significance_level": tail.significance_level,
@@ -375,17 +369,69 @@ def join_voxels(paths: Sequence[Path], dataset: MinimalDataset) -> pd.DataFrame:
     return result
 
 
-def study_subjects(path: Path | None, dataset: MinimalDataset) -> list[str] | None:
-    """Return the people of the study, or None for everyone in the genotype files."""
-    if path is None:
-        return None
-    with formats.open_file(path, "subjects") as file:
-        if file.attributes["sample_hash"] != dataset.attributes["sample_hash"]:
-            raise InputError(
-                f"{path}: its people are not those of {dataset.path.name}: they are of different "
-                "runs; give the subjects file of the same run"
+class Clumped(NamedTuple):
+    """Index variant of each hit (−1 unknown), whether it has LD, and how many people LD is from."""
+
+    leader: np.ndarray
+    has_ld: np.ndarray
+    n_people: int
+
+
+def join_clumps(args, hits: pd.DataFrame, dataset: MinimalDataset) -> Clumped:
+    """Return the clumps of all files by row of the hits.
+
+    Raises
+    ------
+    InputError
+        A file is of another scan, of other options, or its LD is of other people.
+    """
+    row, position = (hits[name].to_numpy(dtype=np.int64) for name in ("row", POSITION))
+    rank = hits["chromosome"].map(RANK).to_numpy(dtype=np.int64)
+    leader, has_ld = np.full(len(hits), -1, dtype=np.int64), np.zeros(len(hits), dtype=bool)
+    of_study = {dataset.attributes["sample_hash"]}
+    people: dict[str, Path] = {}
+    n_people = 0
+    for path in args.clumps:
+        with formats.open_file(path, "clumps") as file:
+            given = file.attributes
+            for name in ("clump_r2", "clump_kb"):
+                if float(given[name]) != getattr(args, name):
+                    raise InputError(
+                        f"{path}: was made with {name} {float(given[name]):g}, not "
+                        f"{getattr(args, name):g}; clump the variants again"
+                    )
+            if given["people"]:
+                if given["people"] == "study" and given["sample_hash"] not in of_study:
+                    raise InputError(
+                        f"{path}: its people are not those of {dataset.path.name}: they are of "
+                        "different runs; clump the variants again with the subjects of this run"
+                    )
+                people.setdefault(given["sample_hash"], path)
+                n_people = int(given["n_people"])
+            rows, led = file.array("row"), file.array("leader")
+            at = np.minimum(np.searchsorted(row, rows), max(len(row) - 1, 0))
+            lead = np.minimum(np.searchsorted(row, led), max(len(row) - 1, 0))
+            known = len(rows) == 0 or (
+                len(row) > 0
+                and np.array_equal(row[at], rows)
+                and np.array_equal(row[lead], led)
+                and np.array_equal(position[at], file.array("base_pair_location"))
+                and np.isin(rank, rank[at]).sum() == len(rows)
+                and (leader[at] < 0).all()
             )
-        return list(file.array("subject"))
+            if not known:
+                raise InputError(
+                    f"{path}: its variants are not the significant ones of its chromosomes: it is "
+                    "of another scan, or given twice; clump the variants of this scan"
+                )
+            leader[at], has_ld[at] = lead, file.array("has_ld") > 0
+    if len(people) > 1:
+        one, other = list(people.values())[:2]
+        raise InputError(
+            f"{other}: its LD is of other people than that of {one}; give genotype files of the "
+            "same people"
+        )
+    return Clumped(leader, has_ld, n_people)
 
 
 def note_build(known: KnownLoci, dataset: MinimalDataset, path: Path, warnings: list[str]) -> None:
@@ -418,102 +464,6 @@ def note_linkage(n_people: int, n_unmatched: int, n: int, warnings: list[str]) -
             f"{1 / max(n_people - 1, 1):.2g}",
             warnings,
         )
-
-
-def linkage(
-    args, hits: pd.DataFrame, subjects: list[str] | None, stack: contextlib.ExitStack
-) -> tuple[loci.LD, int, int]:
-    """Return r² between significant variants, the people it comes from, variants without it."""
-    for name in ("variants", "samples"):
-        given = getattr(args, name)
-        if given and len(given) != len(args.genotypes):
-            raise InputError(
-                f"--{name} has {len(given)} files, --genotypes {len(args.genotypes)}; give one "
-                "each, in the same order"
-            )
-    row_of = np.full(len(hits), -1, dtype=np.int64)
-    sought = keys_of(hits)
-    positions = hits["base_pair_location"].to_numpy(dtype=np.int64)
-    rows: np.ndarray | None = None
-    used = 0
-    files = zip(
-        args.genotypes,
-        args.variants or [None] * len(args.genotypes),
-        args.samples or [None] * len(args.genotypes),
-        strict=True,
-    )
-    if not len(hits):
-        return loci.ld_of_standardised(np.zeros((0, 0), np.float32), row_of), 0, 0
-    for main_file, variants, samples in cli.progress(files, len(args.genotypes), "genotype file"):
-        with open_genotypes(main_file, variants, samples, subject_id=args.subject_id) as genotypes:
-            matched = match(genotypes, sought, positions, hits["variant_id"].tolist(), row_of)
-            if not matched:
-                continue
-            if subjects is None:
-                subjects = list(genotypes.subject)
-            people = genotypes.subject_index(subjects)
-            if rows is None:
-                rows = scratch(len(hits), len(people), stack)
-            for first in range(0, len(matched), GENOTYPE_BLOCK):
-                block = matched[first : first + GENOTYPE_BLOCK]
-                dosages = genotypes.dosages(np.array([row for _, row in block]), people)
-                values = loci.standardised(dosages)
-                rows[used : used + len(block)] = values
-                # A variant that does not vary in these people has no LD with any other.
-                for (hit, _), varies in zip(block, np.isfinite(values[:, 0]), strict=True):
-                    if varies:
-                        row_of[hit] = used
-                    used += 1
-    if rows is None:
-        rows = np.zeros((0, 0), np.float32)
-    return loci.ld_of_standardised(rows, row_of), rows.shape[1], int((row_of < 0).sum())
-
-
-def scratch(n_variants: int, n_people: int, stack: contextlib.ExitStack) -> np.ndarray:
-    """Return room for standardised dosages: in memory, or in a nameless file when it is large."""
-    size = 4.0 * n_variants * n_people
-    cli.state_memory(
-        f"LD of {n_variants} variants in {n_people} people", min(size, IN_MEMORY_BYTES)
-    )
-    if size <= IN_MEMORY_BYTES:
-        return np.empty((n_variants, n_people), dtype=np.float32)
-    file = tempfile.TemporaryFile(dir=".")  # noqa: SIM115 - closed by the stack
-    stack.callback(file.close)
-    return np.memmap(file, dtype=np.float32, mode="w+", shape=(n_variants, n_people))
-
-
-def keys_of(hits: pd.DataFrame) -> dict[tuple, list[int]]:
-    """Return chromosome, position and unordered alleles → rows of the hits."""
-    keys: dict[tuple, list[int]] = defaultdict(list)
-    for row, values in enumerate(hits[KEYS].itertuples(index=False)):
-        keys[key_of(*values)].append(row)
-    return keys
-
-
-def key_of(chromosome, position, _identity, one, other) -> tuple:
-    """Return what identifies a variant in any file: r² does not mind swapped alleles."""
-    return str(chromosome), int(position), *sorted((str(one).upper(), str(other).upper()))
-
-
-def match(
-    genotypes: Genotypes,
-    sought: dict[tuple, list[int]],
-    positions: np.ndarray,
-    identities: list[str],
-    row_of: np.ndarray,
-) -> list[tuple[int, int]]:
-    """Return (hit, row of the genotype file) of hits that have no genotypes yet.
-
-    Where several variants share position and alleles, those of one id belong together.
-    """
-    frame = genotypes.variants
-    near = frame[np.isin(frame["base_pair_location"].to_numpy(), positions)]
-    candidates: dict[int, int] = {}
-    for row, *values in near[KEYS].itertuples():
-        for hit in sought.get(key_of(*values), ()):
-            if row_of[hit] < 0 and (hit not in candidates or identities[hit] == values[2]):
-                candidates[hit] = int(row)
-    return sorted(candidates.items(), key=lambda pair: pair[1])
 
 
 def lead_variants(hits: pd.DataFrame, clumps: loci.Clumps, merged: loci.Loci) -> pd.DataFrame:

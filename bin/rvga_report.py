@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.metadata
 import json
 import math
@@ -24,7 +25,8 @@ from rvga.chromosomes import CHROMOSOMES, RANK
 from rvga.dataset import MinimalDataset
 from rvga.errors import InputError
 from rvga.geometry import Geometry, geometry_of
-from rvga.heritability import default_parcels, region_bases
+from rvga.heritability import region_bases
+from rvga.parcels import default_regions
 from rvga.reconstruction import voxel_variance
 from rvga.regions import read_regions
 from rvga.significance import Tail, image_wide_neg_log_10_p, normal_to_t, t_to_normal
@@ -53,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--lead-variants", type=Path, help="table of lead variants")
     add("--heritability", type=Path, help="table of heritability by voxel")
     add("--regions", type=Path, help="table of heritability by region")
-    add("--region-labels", type=Path, help="NIfTI labels of the regions, for the truth")
+    add("--region-labels", type=Path, help="the regions as HERITABILITY had them, for the truth")
     add("--intercepts", type=Path, help="table of the components' intercepts")
     add("--genetic-correlation", type=Path, help="table of genetic correlations of regions")
     add("--genetic-covariance", type=Path, help="genetic covariance of the components")
@@ -231,10 +233,8 @@ def lead_maps(dataset: MinimalDataset, loci: pd.DataFrame) -> list[tuple[pd.Seri
 
 def regions_of_voxels(path: Path | None, basis: Basis) -> tuple[np.ndarray, np.ndarray]:
     """Return names and mean basis rows of the regions, as HERITABILITY makes and calls them."""
-    if path is None:
-        region, rows = region_bases(basis.bases, default_parcels(basis.geometry.coordinates))
-        return np.array([f"parcel {label}" for label in region], dtype=object), rows
-    labels, names = read_regions(path, basis.geometry)
+    read = default_regions if path is None else functools.partial(read_regions, path)
+    labels, names = read(basis.geometry)
     return np.array(names, dtype=object), region_bases(basis.bases, labels)[1]
 
 
@@ -449,6 +449,7 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
         quality = (
             np.array(ldrs["quality_components"], dtype=float),
             np.array(ldrs["quality_correlation"], dtype=float),
+            np.array(ldrs["quality_correlation_centred"], dtype=float),
         )
     sections.append(
         report.representation_section(

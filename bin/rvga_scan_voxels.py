@@ -31,6 +31,7 @@ def parser():
     add("--block-variants", type=cli.positive_integer, default=1024, help="variants at a time")
     add("--out", type=Path, required=True, help="table of variants to write (.tsv.gz)")
     add("--out-voxels", type=Path, required=True, help="table of voxels to write (.tsv)")
+    add("--out-significant", type=Path, help="table of the significant variants (.tsv)")
     add("--out-pairs", type=Path, help="table of every significant variant and voxel (.tsv.gz)")
     return result
 
@@ -68,13 +69,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         numbers = dict.fromkeys(COUNTS, 0)
         largest = 0.0
         writer = stack.enter_context(tables.table_writer(args.out, "variants"))
-        pairs = None
+        significant = pairs = None
+        if args.out_significant is not None:
+            significant = stack.enter_context(
+                tables.table_writer(args.out_significant, "significant")
+            )
         if args.out_pairs is not None:
             pairs = stack.enter_context(tables.table_writer(args.out_pairs, "pairs"))
         done = ordered_map(work, read_blocks(dataset, size, first, stop), args.threads)
         for block in cli.progress(done, -(-(stop - first) // size), "block of variants"):
             totals.add(block.results)
             writer.add_lines(block.lines)
+            if significant is not None:
+                significant.add(block.significant)
             if pairs is not None:
                 pairs.add_lines(block.pair_lines)
             for name in COUNTS:
@@ -113,14 +120,15 @@ class Block:
 
     results: scan.BlockResults
     lines: bytes
+    significant: pd.DataFrame
     pair_lines: bytes
     counts: dict[str, int]
 
 
 def read_blocks(dataset: MinimalDataset, size: int, first: int, stop: int) -> Iterator[tuple]:
-    """Yield components and variants of consecutive blocks."""
+    """Yield first row, components and variants of consecutive blocks."""
     for start, end, components in dataset.blocks(size, first, stop):
-        yield components, dataset.variant_block(start, end)
+        yield start, components, dataset.variant_block(start, end)
 
 
 class Work:
@@ -132,8 +140,8 @@ class Work:
         self._hits = hits
 
     def __call__(self, block: tuple) -> Block:
-        """Return the results of ``(components, variants)``."""
-        components, variants = block
+        """Return the results of ``(first row, components, variants)``."""
+        start, components, variants = block
         scanner, tail = self._scanner, self._tail
         nu = scanner.nu
         found = scan.scan_block(
@@ -162,7 +170,10 @@ class Work:
             pair_lines = tables.lines_of(
                 pair_frame(found.hits, variants, components, scanner, tail)
             )
-        return Block(found, tables.lines_of(variants.assign(**columns)), pair_lines, counts)
+        frame = variants.assign(**columns)
+        beyond = np.flatnonzero(found.n_significant_voxels > 0)
+        chosen = frame.iloc[beyond].assign(row=start + beyond)[list(tables.TABLES["significant"])]
+        return Block(found, tables.lines_of(frame), chosen, pair_lines, counts)
 
 
 def pair_frame(

@@ -55,10 +55,12 @@ def study(n: int, N: int, m: int, r: int) -> tuple[dict[str, float], dict[str, i
         "image": 1.5e6, "draws": 20_000, "parts": 8, "traits": 1, "panel_tasks": 22,
         "panel_variants": panels, "panel_people": 10_000, "samples": 20 * n,
         "variant_list": 40 * m / 22, "chunk_variants": min(m, 20_000),
+        "clump_tasks": 22,
     }  # fmt: skip
     tasks = {
         "read_images": batches, "project_images": batches, "plan_chunks": 3,
         "component_gwas": chunks, "scan_voxels": 8, "ld_blocks": 22, "cross_trait": 1,
+        "clump_variants": 22,
     }  # fmt: skip
     table = {"covariates": 10.0 * p * n}
     shares = {stage: table for stage in ("select_subjects", "import_ldrs", "fit_null")}

@@ -25,8 +25,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import special
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
 
 BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#6b6b6b"
 CHROMOSOME_COLOURS = ("#23507a", "#8fb0cc")
@@ -50,6 +48,8 @@ _STYLE = {
 }
 _RASTER_DPI = 150
 _MOST_LABELS = 60
+# Small ones, in pictures as wide as the page allows.
+_MOST_SMALL_LABELS = 80
 _MNI_SHARE = 0.9
 _MNI_EXTENT_MM = 60.0
 
@@ -274,14 +274,23 @@ def bandwidth_curve(bandwidth: np.ndarray, score: np.ndarray, chosen: float) -> 
 
 
 @styled
-def reconstruction_quality(components: np.ndarray, correlation: np.ndarray) -> Picture:
-    """Draw the mean correlation of raw image and reconstruction by number of components."""
+def reconstruction_quality(
+    components: np.ndarray, correlation: np.ndarray, centred: np.ndarray
+) -> Picture:
+    """Draw the mean correlation of image and reconstruction by number of components.
+
+    ``correlation`` is of raw images and ``centred`` of images less their mean, (q,) each.
+    """
     figure = Figure(figsize=(4.6, 3.3), layout="constrained")
     axes = figure.subplots()
-    axes.plot(components, correlation, "o-", ms=4, lw=1, color=BLUE)
-    axes.set_ylim(min(0.0, float(np.nanmin(correlation, initial=0.0)) * 1.1), 1.02)
+    axes.plot(components, correlation, "o-", ms=4, lw=1, color=BLUE, label="raw")
+    axes.plot(components, centred, "s-", ms=3.5, lw=1, color=ORANGE, label="less the mean image")
+    axes.axhline(0.0, color=GREY, lw=0.8)
+    lowest = float(np.nanmin(np.concatenate([correlation, centred]), initial=0.0))
+    axes.set_ylim(1.1 * lowest, 1.02)
     axes.set_xlabel("components")
-    axes.set_ylabel("mean correlation with raw image")
+    axes.set_ylabel("mean correlation with the image")
+    axes.legend(loc="lower right", frameon=False, fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return encode(figure, "Quality of reconstruction by number of components")
 
@@ -517,6 +526,10 @@ def cluster_order(correlation: np.ndarray) -> np.ndarray:
     if size < 3:
         return np.arange(size)
     filled = np.nan_to_num(np.clip(correlation, -1, 1))
+    # Imported here: most reports have no matrix to put in order.
+    from scipy.cluster import hierarchy
+    from scipy.spatial.distance import squareform
+
     distance = 1.0 - (filled + filled.T) / 2
     np.fill_diagonal(distance, 0.0)
     linkage = hierarchy.linkage(squareform(distance, checks=False), "average")
@@ -544,7 +557,7 @@ def correlation_heat_map(
     order = cluster_order(correlation)
     shown = correlation[np.ix_(order, order)]
     size = len(order)
-    named = labels is not None and size <= _MOST_LABELS
+    named = labels is not None and size <= _MOST_SMALL_LABELS
     side = float(np.clip(2.6 + 0.2 * size, 4.2, 8.5)) if named else 5.0
     figure = Figure(figsize=(side + 1.0, side), layout="constrained")
     axes = figure.subplots()
@@ -559,8 +572,9 @@ def correlation_heat_map(
     else:
         names = [labels[index] for index in order]
         names = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
-        axes.set_xticks(np.arange(size), names, rotation=90, parse_math=False)
-        axes.set_yticks(np.arange(size), names, parse_math=False)
+        style = {"fontsize": 5.0} if size > _MOST_LABELS else {}
+        axes.set_xticks(np.arange(size), names, rotation=90, parse_math=False, **style)
+        axes.set_yticks(np.arange(size), names, parse_math=False, **style)
         axes.tick_params(length=0)
     if marked is not None:
         row, column = np.nonzero(marked[np.ix_(order, order)])
@@ -586,7 +600,8 @@ def region_heat_map(
     Parameters
     ----------
     rows, columns : sequence of str
-        Names of the k rows and l columns; more than fit are not written.
+        Names of the k rows and l columns, small where they are many; more than fit are not
+        written.
     marked : (k, l) bool or None
         Cells that get a dot.
     """
@@ -604,12 +619,14 @@ def region_heat_map(
     bar.outline.set_visible(False)
     for axis, names in ((axes.xaxis, columns), (axes.yaxis, rows)):
         axis.set_tick_params(length=0)
-        if len(names) > _MOST_LABELS:
+        if len(names) > _MOST_SMALL_LABELS:
             axis.set_ticks([])
             continue
         short = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
-        turned = {"rotation": 90} if axis is axes.xaxis else {}
-        axis.set_ticks(np.arange(len(short)), short, parse_math=False, **turned)
+        style = {"rotation": 90} if axis is axes.xaxis else {}
+        if len(names) > _MOST_LABELS:
+            style["fontsize"] = 5.5
+        axis.set_ticks(np.arange(len(short)), short, parse_math=False, **style)
     if marked is not None:
         row, column = np.nonzero(marked)
         dark = np.abs(np.nan_to_num(values[row, column])) > 0.6

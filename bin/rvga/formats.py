@@ -93,10 +93,13 @@ _GEOMETRY_ATTRIBUTE = {
 KINDS: dict[str, Kind] = {
     "images": Kind(
         "raw images of a batch of subjects inside the mask",
-        1,
+        2,
         {
             "images": Dataset(("n", "N"), "f4", "raw values, a row a subject"),
             "subject": Dataset(("n",), TEXT, "subject ids, in the rows' order"),
+            "image_digest": Dataset(
+                ("n", "16"), "u1", "identity of each image: BLAKE2b of its row's bytes"
+            ),
             "coordinates": Dataset(
                 ("N", "d"), "f8", "voxel coordinates in millimetres, or an index without any"
             ),
@@ -142,6 +145,12 @@ KINDS: dict[str, Kind] = {
                 ("r",), "f8", "||C b - lambda b|| / lambda by component; 0 where exact", True
             ),
             "mean": Dataset(("N",), "f8", "mean of the smoothed images, by voxel"),
+            "map_order": Dataset(
+                ("q",),
+                TEXT,
+                "that of the images, where the names of their maps say something",
+                True,
+            ),
             "coordinates": Dataset(("N", "d"), "f8", "voxel coordinates in millimetres"),
             "candidate_bandwidths": Dataset(("h",), "f8", "bandwidths tried, in millimetres"),
             "candidate_scores": Dataset(("h",), "f8", "their GCV scores; NaN where skipped"),
@@ -157,12 +166,15 @@ KINDS: dict[str, Kind] = {
     ),
     "scores": Kind(
         "a batch of raw images projected on the bases: those of the final sample",
-        1,
+        2,
         {
             "ldrs": Dataset(("n", "r"), "f8", "S = X B; no row without a subject of the sample"),
             "subject": Dataset(("n",), TEXT, "subject ids, sorted by bytes"),
             "image_sum": Dataset(("n",), "f8", "sum of the raw image over the bases' voxels"),
             "image_sum_of_squares": Dataset(("n",), "f8", "sum of its squares"),
+            "image_times_mean": Dataset(
+                ("n",), "f8", "sum of its products with the sample's mean image"
+            ),
             "image_digest": Dataset(
                 ("n", "16"), "u1", "identity of each raw image over all voxels of the mask"
             ),
@@ -268,9 +280,26 @@ KINDS: dict[str, Kind] = {
             "n_eff": "effective number of independent voxels",
         },
     ),
+    "clumps": Kind(
+        "clumps of significant variants by LD, of one chromosome or of all",
+        1,
+        {
+            "row": Dataset(("s",), "i8", "row of each significant variant in the dataset"),
+            "base_pair_location": Dataset(("s",), "i8", "its position"),
+            "leader": Dataset(("s",), "i8", "row of the index variant of its clump"),
+            "has_ld": Dataset(("s",), "i1", "1 where there are genotypes that vary, else 0"),
+        },
+        {
+            "people": "whose genotypes: 'study', 'everyone' in the files, or '' without any",
+            "sample_hash": "of these people, as in the subjects file; '' without any",
+            "n_people": "their number",
+            "clump_r2": "least LD within a clump",
+            "clump_kb": "kilobases on either side of an index variant",
+        },
+    ),
     "ld": Kind(
         "LD reference from two disjoint panels (method 5b)",
-        1,
+        2,
         {
             "block_start": Dataset(("b+1",), "i8", "first variant of each block, then m"),
             "block_chromosome": Dataset(("b",), "i1", "1-22, X 23, Y 24, MT 25"),
@@ -283,6 +312,31 @@ KINDS: dict[str, Kind] = {
             "R_a": Dataset(("w",), "f4", "packed lower triangles by row, half a of panel 1"),
             "R_b": Dataset(("w",), "f4", "packed lower triangles by row, half b of panel 1"),
             "T": Dataset(("w",), "f4", "packed lower triangles by row of T, method 5b"),
+            "H": Dataset(
+                ("v",),
+                "f8",
+                "M'R_1M by block, R_1 the mean of R_a and R_b by people: strips of 64 rows from "
+                "the diagonal on, its square halved; with their transpose they add up to it",
+            ),
+            "H_difference": Dataset(("v",), "f8", "M'(R_a - R_b)M by block, as H"),
+            "t_1": Dataset(("y",), "f8", "diagonal of M'R_1M, by column of M"),
+            "t_2": Dataset(("y",), "f8", "diagonal of M'TM, by column of M"),
+            "t_4": Dataset(("b",), "f8", "tr(M'R_aM M'R_bM), by block"),
+            "band_t_4": Dataset(
+                ("b", "6", "6"),
+                "f8",
+                "sums of (M'R_aM)_kl (M'R_bM)_kl over pairs of bands of columns, by block; upper "
+                "edges of the bands in share .3, .5, .65, .8, .9 and .98",
+            ),
+            "class_trace": Dataset(
+                ("y", "12"),
+                "f8",
+                "sum of (R_aM)_jk (R_bM)_jk over the variants j of a class, by column k of M; "
+                "classes by ld_score, from 1.5, 2.5, 4, 6, 9, 13, 20, 30, 50, 80 and 120 on",
+            ),
+            "ld_score": Dataset(
+                ("m",), "f8", "sum of R_a's and R_b's products over the variants of the block"
+            ),
             "error_traces": Dataset(
                 ("c", "4"),
                 "f8",
@@ -332,6 +386,20 @@ KINDS: dict[str, Kind] = {
             ),
             "region_name": Dataset(("k",), TEXT, "label of each region", True),
             "region_rows": Dataset(("k", "r"), "f8", "basis of each region's mean image", True),
+            "correlation/Gamma": Dataset(
+                ("r", "r"), "f8", "Gamma for genetic correlations, by 'balanced'", True
+            ),
+            "correlation/kappa": Dataset(("r", "r"), "f8", "kappa for correlation/Gamma", True),
+            "correlation/s": Dataset(("r", "r"), "f8", "s for correlation/Gamma", True),
+            "correlation/left_out": Dataset(
+                ("b", "r", "r"), "f8", "correlation/Gamma without each group of blocks", True
+            ),
+            "correlation/traces": Dataset(
+                ("3",), "f8", "t_1, t_2 and t_4 for correlation/Gamma", True
+            ),
+            "correlation/blend_factor": Dataset(
+                ("1",), "f8", "blend_factor for correlation/Gamma", True
+            ),
             **_GEOMETRY,
         },
         {
@@ -340,7 +408,7 @@ KINDS: dict[str, Kind] = {
             "t_1": "trace of Omega R",
             "t_2": "trace of Omega R^2",
             "t_4": "sum of tr(H_a H_b), with what lies between blocks",
-            "heritability_method": "'moments', 'bands' or 'published'",
+            "heritability_method": "'balanced', 'moments', 'bands' or 'published'",
         },
     ),
     "correlation_matrix": Kind(

@@ -133,8 +133,24 @@ def clump(
     -------
     Clumps
     """
-    s = len(position)
-    leader = np.full(s, -1, dtype=np.int64)
+    leader = leaders(chromosome, position, order, r_squared, clump_r2=clump_r2, clump_kb=clump_kb)
+    return clumps_of(leader, position)
+
+
+def leaders(
+    chromosome: np.ndarray,
+    position: np.ndarray,
+    order: np.ndarray,
+    r_squared: LD | None,
+    *,
+    clump_r2: float,
+    clump_kb: float,
+) -> np.ndarray:
+    """Return the index variant of each variant's clump (s,), as :func:`clump` finds it.
+
+    Chromosomes do not touch each other: those of one are the same whether others are there or not.
+    """
+    leader = np.full(len(position), -1, dtype=np.int64)
     window = round(clump_kb * 1000)
     edges = {
         value: (
@@ -157,6 +173,11 @@ def clump(
             r2 = r_squared(int(one), others)
             others = others[np.isnan(r2) | (r2 >= clump_r2)]
         leader[others] = one
+    return leader
+
+
+def clumps_of(leader: np.ndarray, position: np.ndarray) -> Clumps:
+    """Return the clumps that each variant's index variant (s,) makes."""
     index, member_of = np.unique(leader, return_inverse=True)
     start = np.full(len(index), np.iinfo(np.int64).max)
     end = np.zeros(len(index), dtype=np.int64)

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from rvga import figures, map_figures
+from rvga.calibrated import MOST_OVER_CLOSED_FORM
 from rvga.chromosomes import RANK
 from rvga.figures import Picture, Space
 from rvga.map_figures import Canvas
@@ -379,7 +380,7 @@ def representation_section(
     components: int,
     bandwidth: float | None,
     candidates: tuple[np.ndarray, np.ndarray] | None,
-    quality: tuple[np.ndarray, np.ndarray] | None,
+    quality: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
     n_eff: float,
     numbers: Mapping[str, Any] | None = None,
     maps: Sequence[Plot] = (),
@@ -387,7 +388,8 @@ def representation_section(
     """Return scree, bandwidth curve, reconstruction quality and maps of the first components.
 
     ``bandwidth`` of 0 is no smoothing, None unknown; ``candidates`` are (bandwidths, scores)
-    and ``quality`` (numbers of components, correlations), None when not known. ``numbers`` are
+    and ``quality`` (numbers of components, correlations of raw images and of images less their
+    mean), None when not known. ``numbers`` are
     FIT_BASES' and ``maps`` come from :func:`component_maps`.
     """
     numbers = numbers or {}
@@ -428,7 +430,10 @@ def representation_section(
             Plot(
                 figures.reconstruction_quality(*quality),
                 "Mean correlation, over subjects, of the raw image and its reconstruction from the "
-                f"first components; {decimal(quality[1][-1])} with {count(quality[0][-1])}.",
+                f"first components (blue; {decimal(quality[1][-1])} with {count(quality[0][-1])}), "
+                "and of the image less the mean image and the reconstruction of that (orange; "
+                f"{decimal(quality[2][-1])}). Components are of what differs between people: few "
+                "of them hold little of the mean image, and the blue line may be below 0.",
             )
         )
     else:
@@ -989,8 +994,9 @@ def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
     """Return the tests of the model as a table, from HERITABILITY's numbers; none if none."""
     rows = []
     if numbers.get("model_difference") is not None:
-        for what, key in (("moments", "heritability_moments"), ("bands", "heritability_bands")):
-            rows.append([f"mean h² by {what}", decimal(numbers[key]), "–", "–", "–"])
+        for what in ("balanced", "moments", "bands"):
+            if numbers.get(key := f"heritability_{what}") is not None:
+                rows.append([f"mean h² by {what}", decimal(numbers[key]), "–", "–", "–"])
         rows.append(
             [
                 "their difference",
@@ -1032,6 +1038,16 @@ def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
         )
     if not rows:
         return []
+    if numbers.get("jackknife_over_closed_form") is not None:
+        rows.append(
+            [
+                "jackknife errors of h² over those of the closed form (median)",
+                decimal(numbers["jackknife_over_closed_form"]),
+                "–",
+                f"up to {MOST_OVER_CLOSED_FORM:g}",
+                "–",
+            ]
+        )
     if numbers.get("n_negative_eigenvalues") is not None:
         number = count(numbers["n_negative_eigenvalues"])
         rows.append(["eigenvalues of genetic covariance below 0", number, "–", "–", "–"])
@@ -1043,7 +1059,9 @@ def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
             "Tests of the model. Both estimators of mean h² weigh variants differently, so they "
             "part when effects depend on LD or frequency, or people are structured; the intercept "
             "is above 1 when people are related or structured beyond the covariates; the variance "
-            "of h² over voxels is above its expected value when h² is not the same everywhere. "
+            "of h² over voxels is above its expected value when h² is not the same everywhere; "
+            "the jackknife's errors are much longer than the closed form's when few variants carry "
+            "most effects. "
             "Genetic covariance is unbiased as it is; eigenvalues below 0 are sampling error, and "
             "voxels along them have no genetic correlation to show."
             + (

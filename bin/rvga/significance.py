@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from rvga.machine_code import compiled
 from rvga.parallel import ordered_map
 
 LN_10 = float(np.log(10.0))
 _DIRECT_ABOVE = 1e-250  # below this p the incomplete beta function is evaluated by its logarithm
 _DRAWS_PER_BATCH = 128
-_VOXELS_PER_TILE = 2048
 _NO_NORM = 1e-10  # a voxel with less than this share of the largest deviation has no signal
 _GRID = np.unique(np.concatenate([np.arange(0.0, 12.0, 0.25), np.arange(12.0, 41.0, 2.0)]))
 
@@ -231,6 +229,9 @@ def image_wide_tail(
     ValueError
         No voxel has any variance, or there are fewer than two draws.
     """
+    # Imported here: only one stage draws, and the compiler takes long to import.
+    from rvga.exceedances import exceedances
+
     if draws < 2:
         raise ValueError("at least 2 draws are needed")
     U = _unit_rows(bases, Sigma)
@@ -254,7 +255,7 @@ def image_wide_tail(
         # The same uniform for every threshold keeps the table smooth.
         uniform = own.random(len(of_batch))
         beyond = -special.ndtri_exp(np.log1p(-uniform)[:, None] + log_tail)
-        counts = _exceedances(
+        counts = exceedances(
             (w @ U.T), (u @ U.T), of_batch, beyond.astype(np.float32), grid.astype(np.float32)
         )
         inverse = 1.0 / counts
@@ -311,37 +312,6 @@ def _unit_rows(bases: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
     if not kept.any():
         raise ValueError("no voxel has any variance")
     return np.ascontiguousarray(rows[kept] / norm[kept, None], dtype=np.float32)
-
-
-@compiled
-def _exceedances(
-    rest: np.ndarray,
-    slope: np.ndarray,
-    voxel: np.ndarray,
-    beyond: np.ndarray,
-    threshold: np.ndarray,
-) -> np.ndarray:
-    """Return the number of voxels with |rest + beyond · slope| > threshold, (draws, thresholds).
-
-    The drawn voxel itself is beyond the threshold by construction and is counted so.
-    """
-    draws, N = rest.shape
-    thresholds = len(threshold)
-    counts = np.ones((draws, thresholds), dtype=np.int64)
-    for d in range(draws):
-        rest[d, voxel[d]] = 0.0
-        slope[d, voxel[d]] = 0.0
-        for first in range(0, N, _VOXELS_PER_TILE):
-            y = rest[d, first : first + _VOXELS_PER_TILE]
-            c = slope[d, first : first + _VOXELS_PER_TILE]
-            for k in range(thresholds):
-                s = beyond[d, k]
-                t = threshold[k]
-                number = np.int32(0)
-                for v in range(len(y)):
-                    number += np.int32(abs(y[v] + s * c[v]) > t)
-                counts[d, k] += number
-    return counts
 
 
 def _log_beta_tail(a: float, b: float, odds: np.ndarray) -> np.ndarray:

@@ -50,6 +50,12 @@ TABLES: dict[str, dict[str, str]] = {
         "neg_log_10_p_image_wide": "-log10 image-wide p of the largest |z|",
         "neg_log_10_p_omnibus": "-log10 p of the omnibus test over all components",
     },
+    "significant": {
+        "row": "row of the dataset, from 0",
+        **VARIANT_COLUMNS,
+        "z": "t statistic at the lead voxel",
+        "neg_log_10_p_image_wide": "-log10 image-wide p of the largest |z|",
+    },
     "pairs": {
         **VARIANT_COLUMNS,
         "voxel": "voxel, from 0",

@@ -7,8 +7,8 @@ process FIND_LOCI {
     tag "r2 ${clump_r2}, ${clump_kb} kb"
     label 'small'
     cpus { cpusOf('find_loci') }
-    memory { memoryOf('find_loci', [hits: bytesOf(hits) + bytesOf(pairs), samples: bytesOf(samples)], task.attempt) }
-    time { timeOf('find_loci', [hits: bytesOf(hits) + bytesOf(pairs), samples: bytesOf(samples)], task.attempt) }
+    memory { memoryOf('find_loci', [hits: bytesOf(hits) + bytesOf(pairs)], task.attempt) }
+    time { timeOf('find_loci', [hits: bytesOf(hits) + bytesOf(pairs)], task.attempt) }
 
     input:
     path hits, stageAs: 'hits/*'
@@ -16,12 +16,9 @@ process FIND_LOCI {
     path pairs, stageAs: 'pairs/*'
     path dataset, stageAs: 'dataset/*'
     path tail
-    path genotypes, stageAs: 'genotypes/*/*'
-    path variants, stageAs: 'variants/*/*'
-    path samples, stageAs: 'samples/*/*'
-    path subjects
+    path clumps, stageAs: 'clumps/*'
     path known_loci, stageAs: 'known_loci/*'
-    val subject_id
+    val by_ld
     val clump_r2
     val clump_kb
     val code
@@ -37,8 +34,8 @@ process FIND_LOCI {
 
     script:
     def pairs_option = pairs ? '--pairs pairs/* --out-pairs pairs.tsv.gz' : ''
-    def genotype_options = genotypes ? "--genotypes ${genotypes} --variants ${variants} --samples ${samples}" : ''
-    def subjects_option = subjects ? "--subjects ${subjects}" : ''
+    def ld_option = by_ld ? '--ld' : ''
+    def clumps_option = clumps ? '--clumps clumps/*' : ''
     def known_loci_option = known_loci ? "--known-loci ${known_loci}" : ''
     """
     rvga_find_loci.py \\
@@ -46,8 +43,7 @@ process FIND_LOCI {
         --voxels voxels/* \\
         --dataset ${dataset} \\
         --tail ${tail} \\
-        ${pairs_option} ${genotype_options} ${subjects_option} ${known_loci_option} \\
-        --subject-id ${subject_id} \\
+        ${pairs_option} ${ld_option} ${clumps_option} ${known_loci_option} \\
         --clump-r2 ${clump_r2} \\
         --clump-kb ${clump_kb} \\
         --out-variants variants.tsv.gz \\

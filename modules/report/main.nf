@@ -43,7 +43,7 @@ process REPORT {
         : ''
     def cross_trait_option = cross_trait ? "--cross-trait ${cross_trait}" : ''
     def cross_trait_regions_option = cross_trait_regions ? "--cross-trait-regions ${cross_trait_regions}" : ''
-    def regions_option = regions ? "--region-labels ${regions}" : ''
+    def regions_option = regions ? "--region-labels ${regions instanceof List ? regions[0] : regions}" : ''
     def truth_options = truth
         ? "--truth ${truth} ${regions_option} --out-truth truth_comparison.tsv --out-truth-loci truth_loci.tsv"
         : ''

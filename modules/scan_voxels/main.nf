@@ -21,6 +21,7 @@ process SCAN_VOXELS {
     output:
     path "hits.${part}.tsv.gz", emit: hits
     path "voxels.${part}.tsv", emit: voxels
+    path "significant.${part}.tsv", emit: significant
     path "pairs.${part}.tsv.gz", emit: pairs, optional: true
     path "scan_voxels.${part}.json", emit: summary
 
@@ -34,6 +35,7 @@ process SCAN_VOXELS {
         --parts ${parts} \\
         --out hits.${part}.tsv.gz \\
         --out-voxels voxels.${part}.tsv \\
+        --out-significant significant.${part}.tsv \\
         ${pairs_option} \\
         --code ${code} \\
         --threads ${task.cpus} \\
@@ -43,6 +45,8 @@ process SCAN_VOXELS {
     stub:
     def pairs_made = all_hits ? "pairs.${part}.tsv.gz" : ''
     """
+    # Loci are sought where something is significant: here, everywhere.
+    printf '%s\\n' chromosome {1..22} X Y MT > significant.${part}.tsv
     touch hits.${part}.tsv.gz voxels.${part}.tsv scan_voxels.${part}.json ${pairs_made}
     """
 }

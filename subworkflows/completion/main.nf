@@ -40,14 +40,21 @@ def lockedOrAlone(channel, outdir) {
     }
 }
 
-// The parameters of the run, there from its start: a run that fails has them too. A file of an
-// earlier run may be a link into the work folder: it is replaced, not written into.
-def writeParameters(options) {
-    def kept = file("${options.outdir}/pipeline_info/params.json", glob: false)
+// The parameters of the run and what runs it, there from its start: a run that fails has them too.
+// The report adds the versions of what the tasks use.
+def writeBeginning(options, version, engine_version) {
+    writeText(options, 'params.json', parametersJson(options) + '\n')
+    def rows = [['software', 'version'], ['RVGA', version], ['Nextflow', engine_version], ['Java', System.getProperty('java.version')]]
+    writeText(options, 'software_versions.tsv', rows.collect { row -> row.join('\t') + '\n' }.join(''))
+}
+
+// A file of an earlier run may be a link into the work folder: it is replaced, not written into.
+def writeText(options, name, text) {
+    def kept = file("${options.outdir}/pipeline_info/${name}", glob: false)
     try {
         java.nio.file.Files.createDirectories(kept.parent)
         java.nio.file.Files.deleteIfExists(kept)
-        kept.text = parametersJson(options) + '\n'
+        kept.text = text
     }
     catch (java.io.IOException refused) {
         inputError("--outdir ${options.outdir}: nothing can be written there (${refused.message}); name a folder that can be made and written")

@@ -255,8 +255,9 @@ def studyFiles(options) {
         ld_panels: options.ld_panel_1 ? panelSheets(options) : [],
         traits: options.traits ? traitSheet(options.traits, options.genome_build) : [],
         component_sumstats: options.component_sumstats ? componentSumstats(options.component_sumstats) : [],
-        loco_predictions: options.loco_predictions ? locoSheet(options.loco_predictions) : []
-    ] + ['ldrs', 'residual_cross_product', 'kinship', 'covariates', 'keep', 'remove', 'keep_variants', 'remove_variants', 'known_loci', 'regions', 'ld_blocks', 'ld_reference', 'bases', 'minimal', 'truth'].collectEntries { name ->
+        loco_predictions: options.loco_predictions ? locoSheet(options.loco_predictions) : [],
+        regions: options.regions ? regionFiles(options) : []
+    ] + ['ldrs', 'residual_cross_product', 'kinship', 'covariates', 'keep', 'remove', 'keep_variants', 'remove_variants', 'known_loci', 'ld_blocks', 'ld_reference', 'bases', 'minimal', 'truth'].collectEntries { name ->
         [name, options[name] ? file(options[name], glob: false) : []]
     }
 }
@@ -507,6 +508,37 @@ def surfaceFiles(options) {
 // What --coordinates says in place of a table.
 def coordinateRules() {
     return ['index', 'none']
+}
+
+// The file of the regions; of a sheet (part, labels, names) the files that it names after it, which are found by their names.
+def regionFiles(options) {
+    def path = file(options.regions, glob: false)
+    def head = null
+    try {
+        head = firstBytes(path, 65536)
+    }
+    catch (IOException unreadable) {
+        log.debug("--regions ${options.regions}: ${unreadable.message}")
+        // HERITABILITY says what is wrong with it.
+        return [path]
+    }
+    def line = head ? new String(head, 'UTF-8').readLines().find { text -> text.trim() } ?: '' : ''
+    def header = sheetCells(line.replace('\uFEFF', ''), ['\t', ',', ';'].find { mark -> line.contains(mark) } ?: ',')
+    if (!('labels' in header) || 'voxel' in header) {
+        return [path]
+    }
+    def rows = readSheet('regions', options.regions, ['labels'], ['part', 'names'])
+    def parts = options.images ? imageRows(options).collect { row -> row.part }.unique() : []
+    def unknown = parts.size() > 1 ? rows.find { row -> !(row.part in parts) } : null
+    if (unknown) {
+        inputError("${unknown.where}: part '${unknown.part}' is in no row of the images (parts of the images: ${parts.join(', ')})")
+    }
+    def files = rows.collectMany { row -> ['labels', 'names'].findAll { column -> row[column] }.collect { column -> sheetFile(row, column) } }.unique()
+    def same = ([path] + files).groupBy { found -> found.name }.values().find { found -> found.size() > 1 }
+    if (same) {
+        inputError("--regions ${options.regions}: names two files called ${same[0].name}; give them different names")
+    }
+    return [path] + files
 }
 
 // A file of these ids, one a line, in the work folder: ids in a command would get into the engine's

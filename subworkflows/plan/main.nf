@@ -91,6 +91,7 @@ def reachedStages(steps, options, files) {
         minimal_dataset: steps.associate,
         image_tail: steps.reconstruct,
         scan_voxels: steps.reconstruct,
+        clump_variants: steps.reconstruct && files.genotypes,
         find_loci: steps.reconstruct,
         ld_blocks: steps.ld_reference,
         ld_reference: steps.ld_reference,
@@ -132,6 +133,7 @@ def studyNumbers(constants, options, steps, files) {
         variants: variants,
         chunks: chunks,
         genotype_files: sets.size(),
+        clump_tasks: clumpTasks(files.genotypes),
         batches: files.images.size(),
         batch_people: n == null ? null : Math.min(n, options.images_per_batch),
         image_bytes: images.bytes,
@@ -165,6 +167,7 @@ def studyNumbers(constants, options, steps, files) {
             component_gwas: chunks,
             import_sumstats: files.component_sumstats.size(),
             scan_voxels: options.scan_parts,
+            clump_variants: numbers.clump_tasks,
             ld_blocks: numbers.panel_tasks,
             cross_trait: files.traits.size()
         ],
@@ -175,6 +178,12 @@ def studyNumbers(constants, options, steps, files) {
         described: described(numbers, images, steps, r),
         notes: notes(numbers, options, steps, r)
     ]
+}
+
+// A task a chromosome of the genotypes at most: where something is significant.
+def clumpTasks(rows) {
+    def names = rows.collect { row -> row[2] }.unique()
+    return 'all' in names ? 1 : names.size()
 }
 
 // Bytes of a companion of both panels' genotypes, of the chromosome where it is largest.
@@ -237,6 +246,9 @@ def notes(numbers, options, steps, r) {
     }
     if (steps.associate && !steps.import_sumstats && numbers.variants == null) {
         said += ['not known before the genotypes are read: the number of variants, and what follows from it']
+    }
+    if (steps.reconstruct && numbers.clump_tasks) {
+        said += ['not known before the scan: where something is significant; clump_variants has a task for each such chromosome, at most those above']
     }
     return said.findAll { note -> !note.endsWith(': ') }
 }

@@ -55,6 +55,7 @@ def scan_parts(folder, dataset, tail, parts):
             ["--dataset", str(dataset), "--tail", str(tail), "--part", str(part)]
             + ["--parts", str(parts), "--out", str(hits[-1]), "--out-voxels", str(voxels[-1])]
             + ["--threads", "1", "--out-pairs", str(folder / f"pairs.{part}.tsv.gz")]
+            + ["--out-significant", str(folder / f"significant.{part}.tsv")]
         )
     return hits, voxels
 
@@ -109,8 +110,29 @@ def find(run_stage, made, folder, *options, **changed):
     )  # fmt: skip
 
 
-def with_genotypes(made):
-    return ["--genotypes", *made.mains, "--subjects", made.subjects]
+def clump(made, out, *options, mains=None, hits=None):
+    """Clump the significant variants of a scan by LD; return the file."""
+    import rvga_clump_variants
+
+    parts = [
+        path.parent / f"significant.{path.name.split('.')[1]}.tsv" for path in hits or made.hits
+    ]
+    given = ["--significant", *parts, "--genotypes", *(mains or made.mains), "--out", out, *options]
+    rvga_clump_variants.main([str(word) for word in given])
+    return out
+
+
+def by_chromosome(made, folder, hits=None):
+    """Return the options of FIND_LOCI for clumps of the study's people, a file a chromosome."""
+    folder.mkdir(exist_ok=True)
+    clumps = [
+        clump(
+            made, folder / f"clumps.{name}.h5", "--chromosome", name, "--subjects", made.subjects,
+            mains=[main], hits=hits,
+        )
+        for name, main in zip("12", made.mains, strict=True)
+    ]  # fmt: skip
+    return ["--ld", "--clumps", *clumps[::-1]]
 
 
 def test_loci_of_a_study(made, tmp_path):
@@ -118,7 +140,8 @@ def test_loci_of_a_study(made, tmp_path):
     known.write_text("chromosome\tbase_pair_location\nchr1\t1120\n2\t5\n")
     out = tmp_path / "out"
     run_stage = helpers.run_stage_process
-    done = find(run_stage, made, out, *with_genotypes(made), "--known-loci", known)
+    clumps = by_chromosome(made, tmp_path / "clumps")
+    done = find(run_stage, made, out, *clumps, "--known-loci", known)
     assert done.returncode == 0, done.stderr
     table = read_table(out / "loci.tsv", "loci")
     # Copies of the causal variants, 20 variants apart, are in LD with them.
@@ -169,7 +192,8 @@ def test_output_does_not_depend_on_parts(run_stage, made, tmp_path):
         ("a", {"hits": made.hits[::-1]}),
         ("b", {"hits": hits, "voxels": voxels}),
     ):
-        done = find(run_stage, made, tmp_path / name, *with_genotypes(made), **changed)
+        clumps = by_chromosome(made, tmp_path / f"clumps_{name}", changed["hits"])
+        done = find(run_stage, made, tmp_path / name, *clumps, **changed)
         assert done.returncode == 0, done.stderr
         results.append({p: (tmp_path / name / p).read_bytes() for p in files_in(tmp_path / name)})
     assert results[0] == results[1]
@@ -180,8 +204,9 @@ def test_significant_pairs_are_joined_in_the_order_of_the_variants(run_stage, ma
     parts = [path.with_name(path.name.replace("hits", "pairs")) for path in made.hits]
     scan_parts(tmp_path / "one", made.dataset, made.tail, 1)
     joined = tmp_path / "pairs.tsv.gz"
+    clumps = by_chromosome(made, tmp_path / "clumps")
     done = find(
-        run_stage, made, tmp_path / "a", *with_genotypes(made), "--pairs", *parts[::-1],
+        run_stage, made, tmp_path / "a", *clumps, "--pairs", *parts[::-1],
         "--out-pairs", joined,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -191,13 +216,13 @@ def test_significant_pairs_are_joined_in_the_order_of_the_variants(run_stage, ma
     for wrong in (parts[:1], parts[1:], [*parts, parts[0]]):
         folder = tmp_path / "wrong"
         done = find(
-            run_stage, made, folder, *with_genotypes(made), "--pairs", *wrong,
+            run_stage, made, folder, *clumps, "--pairs", *wrong,
             "--out-pairs", folder / "pairs.tsv.gz",
         )  # fmt: skip
         assert done.returncode == 2
         assert "significant pairs are not those" in done.stderr
         assert files_in(folder) == set()
-    done = find(run_stage, made, tmp_path / "c", *with_genotypes(made), "--pairs", *parts)
+    done = find(run_stage, made, tmp_path / "c", *clumps, "--pairs", *parts)
     assert done.returncode == 2
     assert "without --out-pairs" in done.stderr
 
@@ -212,7 +237,8 @@ def test_an_ld_panel_of_other_people_with_swapped_alleles(run_stage, made, tmp_p
     swapped = [line.split("\t") for line in bim.read_text().splitlines()]
     bim.write_text("".join("\t".join([*w[:1], "x", *w[2:4], w[5], w[4]]) + "\n" for w in swapped))
     out = tmp_path / "out"
-    done = find(run_stage, made, out, "--genotypes", panel)
+    clumps = clump(made, tmp_path / "clumps.h5", mains=[panel])
+    done = find(run_stage, made, out, "--clumps", clumps)
     assert done.returncode == 0, done.stderr
     assert "4 of 6 significant variants have no LD" in done.stderr
     assert read_table(out / "loci.tsv", "loci")["n_significant_variants"].tolist() == [3, 3]
@@ -239,7 +265,8 @@ def test_nothing_significant_gives_empty_tables(run_stage, made, tmp_path):
     )
     hits, voxels = scan_parts(tmp_path / "parts", made.dataset, tail, 1)
     out = tmp_path / "out"
-    done = find(run_stage, made, out, *with_genotypes(made), hits=hits, voxels=voxels, tail=tail)
+    clumps = by_chromosome(made, tmp_path / "clumps", hits)
+    done = find(run_stage, made, out, *clumps, hits=hits, voxels=voxels, tail=tail)
     assert done.returncode == 0, done.stderr
     for kind in ("loci", "lead_variants"):
         frame = read_table(out / f"{kind}.tsv", kind)
@@ -289,15 +316,46 @@ def test_files_of_other_runs(run_stage, made, tmp_path):
     main = write_pgen(tmp_path / "x", made.calls[:50], made.people, "7", 5000)
     other = run_dataset(tmp_path / "run", study, [main])
     refused(find(run_stage, made, out, dataset=other), "different runs", out)
-    foreign = tmp_path / "foreign.h5"
-    with formats.create(foreign, "subjects", {"sample_hash": "0", "flow": []}) as writer:
-        writer.add("subject", ["a"])
-        writer.add("voxel_index", [0])
-    refused(
-        find(run_stage, made, out, "--genotypes", made.mains[0], "--subjects", foreign),
-        "its people are not those of",
-        out,
-    )
+    everyone = clump(made, tmp_path / "everyone.h5")
+    with formats.open_file(everyone, "clumps") as file:
+        content = {name: file.array(name) for name in formats.KINDS["clumps"].datasets}
+        given = {name: file.attributes[name] for name in formats.KINDS["clumps"].attributes}
+    for change, message in (
+        ({"people": "study", "sample_hash": "0"}, "its people are not those of"),
+        ({"clump_r2": 0.2}, "was made with clump_r2 0.2, not 0.1"),
+        ({"leader": content["leader"] + 1}, "not the significant ones"),
+        ({"base_pair_location": content["base_pair_location"] + 1}, "not the significant ones"),
+        ({name: content[name][1:] for name in content}, "not the significant ones"),
+    ):
+        path = tmp_path / "changed.h5"
+        with formats.create(path, "clumps", {**given, **change}) as writer:
+            for name, values in (content | change).items():
+                if name in content:
+                    writer.add(name, values)
+        refused(find(run_stage, made, out, "--clumps", path), message, out)
+    refused(find(run_stage, made, out, "--clumps", everyone, everyone), "given twice", out)
+
+
+def test_clumps_with_ld_of_other_people(run_stage, made, tmp_path):
+    names = [f"p{k}" for k in range(N_PEOPLE)]
+    other = write_bed(tmp_path / "two", made.calls[M:], names, "2")
+    clumps = [
+        clump(made, tmp_path / f"{name}.h5", "--chromosome", name, mains=[main])
+        for name, main in (("1", made.mains[0]), ("2", other))
+    ]
+    out = tmp_path / "out"
+    refused(find(run_stage, made, out, "--clumps", *clumps), "its LD is of other people", out)
+
+
+def test_clumps_of_some_chromosomes_leave_the_others_to_distance(run_stage, made, tmp_path):
+    clumps = by_chromosome(made, tmp_path / "clumps")
+    done = find(run_stage, made, tmp_path / "out", *clumps[:-1])
+    assert done.returncode == 0, done.stderr
+    assert "3 of 6 significant variants have no LD" in done.stderr
+    assert read_table(tmp_path / "out/loci.tsv", "loci")["n_significant_variants"].tolist() == [
+        3,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "columns", "absent"])
@@ -332,20 +390,6 @@ def test_voxels_of_another_image(run_stage, made, tmp_path):
 def test_options_out_of_range(run_stage, made, tmp_path, options, message):
     out = tmp_path / "out"
     refused(find(run_stage, made, out, *options), message, out)
-
-
-def test_companions_of_another_number(run_stage, made, tmp_path):
-    out = tmp_path / "out"
-    options = ["--genotypes", *made.mains, "--samples", made.mains[0].with_suffix(".psam")]
-    refused(find(run_stage, made, out, *options), "--samples has 1 files", out)
-
-
-def test_panel_files_with_other_people(run_stage, made, tmp_path):
-    names = [f"p{k}" for k in range(N_PEOPLE)]
-    other = write_bed(tmp_path / "two", made.calls[M:], names, "2")
-    out = tmp_path / "out"
-    done = find(run_stage, made, out, "--genotypes", made.mains[0], other)
-    refused(done, "two.bed", out)
 
 
 def test_known_loci_without_the_columns(run_stage, made, tmp_path):

@@ -362,6 +362,7 @@ class Study:
             },
             "make_ldrs": {
                 "quality_components": [1, 2, 4], "quality_correlation": [0.3, 0.5, 0.7],
+                "quality_correlation_centred": [0.4, 0.6, 0.8],
                 "outliers": {"n": 5, "threshold": 11.25},
             },
             "minimal_dataset": {
@@ -385,6 +386,7 @@ class Study:
                 "heterogeneity_variance": 0.00234, "heterogeneity_variance_expected": 0.00172,
                 "heterogeneity_p_value": 3.1e-5, "heterogeneity_n_voxels": 319,
                 "n_jackknife_groups": 173, "se_method": "jackknife",
+                "jackknife_over_closed_form": 2.37,
             },
             "convert_genotypes": {
                 "file": "chr2.vcf.gz", "format": "vcf", "n_variants": 12_345, "n_samples": 610,
@@ -573,7 +575,7 @@ def test_tests_of_the_model_stand_with_heritability(page):
     for text in (
         "mean h² by moments", "0.412", "0.391", "0.0211", "0.0123", "0.0863", "1.05", "0.0103",
         "1.1\u00a0×\u00a010⁻⁵", "variance of h² over 319 voxels", "0.00234", "0.00172",
-        "3.1\u00a0×\u00a010⁻⁵", "a jackknife of 173 groups",
+        "3.1\u00a0×\u00a010⁻⁵", "a jackknife of 173 groups", "2.37", "up to 1.5",
     ):  # fmt: skip
         assert text in section, text
     assert re.search(r"whose intercept is not 1[^<]*</td>\s*<td[^>]*>\s*3\s*<", section)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from engine import copy_pipeline, results
@@ -70,3 +72,37 @@ def test_each_genotype_file_is_brought_to_one_task_of_the_gwas(elsewhere, study_
     staged = (planned.parent / ".command.run").read_text()
     assert ".pvar" in staged
     assert ".pgen" not in staged
+
+
+def test_genotypes_are_brought_for_ld_by_chromosome_and_where_something_is_significant(elsewhere):
+    found = pd.read_csv(
+        elsewhere.folder / "results/loci/variants.tsv.gz", sep="\t", dtype={"chromosome": str}
+    )
+    chromosomes = set(found.loc[found["n_significant_voxels"] > 0, "chromosome"])
+    assert chromosomes
+    names = {f"CLUMP_VARIANTS (chromosome {name})" for name in chromosomes}
+    tasks = elsewhere.tasks("results")["COMPLETED"]
+    assert {name for name in tasks if name.startswith("CLUMP_VARIANTS")} == names
+    works = {
+        path.resolve().parent for path in elsewhere.folder.parent.glob("far*/real/*/*/clumps.*.h5")
+    }
+    assert len(works) == len(chromosomes)
+    for work in works:
+        staged = set(re.findall(r"genotypes/\d+/(\S+?\.pgen)", (work / ".command.run").read_text()))
+        [chromosome] = re.findall(r"--chromosome (\w+)", (work / ".command.sh").read_text())
+        assert staged == {f"chr{chromosome}.pgen"}
+    # The task that joins the clumps reads none.
+    [joined] = {path.resolve() for path in elsewhere.folder.parent.glob("far*/real/*/*/loci.tsv")}
+    assert ".pgen" not in (joined.parent / ".command.run").read_text()
+
+
+def test_no_script_of_a_task_has_an_absolute_path(elsewhere):
+    found = elsewhere.folder.parent.glob("far*/real/*/*/.command.sh")
+    scripts = {path.resolve() for path in found}
+    assert len(scripts) == len(elsewhere.trace("results"))
+    for script in scripts:
+        shebang, *lines = script.read_text().splitlines()
+        assert shebang.startswith("#!/bin/bash")
+        # The report's record of the parameters tells what the user named; no program opens it.
+        commands = [line for line in lines if not line.startswith('{"')]
+        assert not [line for line in commands if re.search(r"(?:^|[\s='\"])/", line)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import REPOSITORY
 from nextflow.conftest import study_options
 
 pytestmark = pytest.mark.xdist_group("nextflow-study")
@@ -52,6 +53,39 @@ if mkdir '{once}' 2>/dev/null; then
     break
   done
 fi
+"""
+# Tasks that fail: one says why, beside words in another encoding; those of the others are gone.
+FAILING = r"""
+process SPEAKS {
+    script:
+    '''
+    printf 'caf\351\nERROR: a.tsv, line 2: is wrong; mend it\n' >&2
+    exit 2
+    '''
+}
+
+process MUTE {
+    script:
+    '''
+    rm .command.err
+    mkdir .command.err
+    exit 2
+    '''
+}
+
+process LOST {
+    script:
+    '''
+    rm -r "$PWD"
+    exit 2
+    '''
+}
+
+workflow {
+    SPEAKS()
+    MUTE()
+    LOST()
+}
 """
 
 
@@ -164,3 +198,16 @@ def test_killed_in_the_middle_and_a_chunk_cut_short(study):
     cut_chunk = f"COMPONENT_GWAS ({damaged.name.removeprefix('gwas.').removesuffix('.h5')})"
     assert again - touched == {cut_chunk} - touched
     assert cut_chunk in again
+
+
+def test_what_a_task_said_comes_first_and_its_loss_is_no_fault_of_the_engine(tmp_path, nextflow):
+    base = REPOSITORY / "conf/base.config"
+    (tmp_path / "failing.nf").write_text(FAILING)
+    (tmp_path / "failing.config").write_text(
+        f"includeConfig '{base}'\nprocess.resourceLimits = [:]\nexecutor.cpus = 4\n"
+    )
+    run = nextflow(tmp_path, "-c", tmp_path / "failing.config", pipeline=tmp_path / "failing.nf")
+    assert run.returncode != 0
+    said = [line for line in run.text.splitlines() if line.startswith("ERROR ~")]
+    assert "ERROR ~ SPEAKS: a.tsv, line 2: is wrong; mend it" in said
+    assert "Execution aborted due to an unexpected error" not in run.text

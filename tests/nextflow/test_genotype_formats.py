@@ -117,7 +117,7 @@ def test_resumed_run_does_not_convert_again(runs):
     assert again.returncode == 0, again.text
     cached = again.tasks(OUT)["CACHED"]
     assert len([task for task in cached if task.startswith("CONVERT_GENOTYPES")]) == 3
-    assert again.processes("COMPLETED", OUT) == {"FIND_LOCI", "REPORT"}
+    assert again.processes("COMPLETED", OUT) == {"CLUMP_VARIANTS", "FIND_LOCI", "REPORT"}
 
 
 def test_damaged_file_ends_the_run_with_its_name(runs):

@@ -83,9 +83,39 @@ def run(nextflow, folder, name, **given):
     return folder / "results" / name
 
 
+def write_labels(folder, sides):
+    """Write an annotation of one hemisphere and labels of the other; return sizes of regions."""
+    (folder / "atlas").mkdir()
+    rows = {side: np.arange(here.sum()) * 3 // here.sum() for side, here in sides.items()}
+    table = np.array([[9, 9, 9, 0, 0], [7, 7, 7, 0, 0], [5, 5, 5, 0, 0]])
+    nibabel.freesurfer.write_annot(
+        folder / "atlas/lh.a.annot", rows["lh"], table, ["unknown", "front", "back"], fill_ctab=True
+    )
+    array = nibabel.gifti.GiftiDataArray(rows["rh"].astype(np.int32), intent="NIFTI_INTENT_LABEL")
+    nibabel.save(nibabel.gifti.GiftiImage(darrays=[array]), folder / "atlas/rh.label.gii")
+    (folder / "names.tsv").write_text("index\tname\n1\tfront\n2\tback\n")
+    (folder / "atlas/regions.csv").write_text(
+        "part,labels,names\nrh,rh.label.gii,../names.tsv\nlh,lh.a.annot,\n"
+    )
+    return {
+        f"{side} {name}": int((rows[side] == k).sum())
+        for side in sides
+        for k, name in ((1, "front"), (2, "back"))
+    }
+
+
 def test_two_hemispheres_on_their_surfaces(study, nextflow):
     folder, sides = study
-    out = run(nextflow, folder, "surfaces", images="surfaces.csv", parts="parts.csv")
+    sizes = write_labels(folder, sides)
+    out = run(
+        nextflow, folder, "surfaces", images="surfaces.csv", parts="parts.csv",
+        regions="atlas/regions.csv",
+    )  # fmt: skip
+    with (out / "heritability/regions.tsv").open() as lines:
+        regions = {
+            row["region"]: int(row["n_voxels"]) for row in csv.DictReader(lines, delimiter="\t")
+        }
+    assert regions == sizes
     n_maps = 0
     for side, here in sides.items():
         maps = [

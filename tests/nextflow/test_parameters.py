@@ -116,6 +116,12 @@ def study(tmp_path_factory):
         "trait_build.csv": "trait,path,build\nup,trait.tsv,GRCh37\n",
         "trait_chain.csv": "trait,path,chain\nup,trait.tsv,no.chain\n",
         "trait_taken.csv": "trait,path\nup.regions,trait.tsv\n",
+        "regions.csv": "part,labels,names\nlh,a.nii.gz,trait.tsv\nrh,one/calls,\n",
+        "regions_other.csv": "part,labels\nlh,a.nii.gz\nmid,b.nii.gz\n",
+        "regions_absent.csv": "part,labels\nlh,c.annot\n",
+        "regions_same.csv": "part,labels\nlh,a.nii.gz\nrh,of [me] & 'you'/a.nii.gz\n",
+        "regions_column.csv": "part,labels,name\nlh,a.nii.gz,x\n",
+        "voxels.csv": "voxel,region,labels\n0,A,no.gii\n",
     }
     for name, text in sheets.items():
         (folder / name).write_text(text, newline="")
@@ -234,6 +240,22 @@ MISTAKES = {
         "line 2: up is on GRCh37, the study on GRCh38; give a chain file",
     ),
     "chain of a trait": ({"traits": "trait_chain.csv"}, "no.chain: no such file (column chain)"),
+    "regions of an unknown part": (
+        {"images": "joined.csv", "regions": "regions_other.csv"},
+        "regions_other.csv, line 3: part 'mid' is in no row of the images (parts of the images: lh",
+    ),
+    "labels missing": (
+        {"regions": "regions_absent.csv"},
+        "c.annot: no such file (column labels)",
+    ),
+    "labels of one name": (
+        {"regions": "regions_same.csv"},
+        "names two files called a.nii.gz; give them different names",
+    ),
+    "column of regions": (
+        {"regions": "regions_column.csv"},
+        "column name is unknown; use labels, part, names",
+    ),
     "name of a trait that is taken": (
         {"traits": "trait_taken.csv"},
         "trait 'up.regions' has the name of another table",
@@ -250,6 +272,8 @@ ACCEPTED = {
     "several parts": {"images": "joined.csv", "parts": "parts.csv"},
     "folder with marks in its name": {"images": "of [me] & 'you'"},
     "genotypes of every format": {"genotypes": "formats.csv"},
+    "labels for each part": {"images": "joined.csv", "regions": "regions.csv"},
+    "voxels of regions": {"regions": "voxels.csv"},
 }
 
 

@@ -168,3 +168,6 @@ def test_a_job_that_is_refused_and_what_it_asked_for(tmp_path, nextflow):
     assert kept["minimal"] == "x.h5"
     assert kept["scan_parts"] == 8
     assert (tmp_path / "kept").read_text() == "of an earlier task"
+    # What is known of a run that failed.
+    versions = (tmp_path / "results/pipeline_info/software_versions.tsv").read_text()
+    assert re.match(r"software\tversion\nRVGA\t\d[\d.]+\nNextflow\t2\d\.[\d.]+\nJava\t\d", versions)

@@ -42,7 +42,7 @@ GOES_TO = {
         PLAN_CHUNKS.genotypes PLAN_CHUNKS.variants PLAN_CHUNKS.samples
         SELECT_SUBJECTS.samples MAKE_LDRS.samples IMPORT_LDRS.samples
         COMPONENT_GWAS.genotypes COMPONENT_GWAS.variants COMPONENT_GWAS.samples
-        FIND_LOCI.genotypes FIND_LOCI.variants FIND_LOCI.samples""",
+        CLUMP_VARIANTS.genotypes CLUMP_VARIANTS.variants CLUMP_VARIANTS.samples""",
     "covariates": "SELECT_SUBJECTS.covariates IMPORT_LDRS.covariates FIT_NULL.covariates",
     "covariate_columns": """SELECT_SUBJECTS.covariate_columns IMPORT_LDRS.covariate_columns
         FIT_NULL.covariate_columns""",
@@ -50,7 +50,7 @@ GOES_TO = {
         IMPORT_LDRS.categorical_columns FIT_NULL.categorical_columns""",
     "sex_column": "FIT_NULL.sex_column",
     "subject_id": """SELECT_SUBJECTS.subject_id MAKE_LDRS.subject_id IMPORT_LDRS.subject_id
-        COMPONENT_GWAS.subject_id FIND_LOCI.subject_id""",
+        COMPONENT_GWAS.subject_id CLUMP_VARIANTS.subject_id""",
     "keep": "SELECT_SUBJECTS.keep IMPORT_LDRS.keep",
     "remove": "SELECT_SUBJECTS.remove IMPORT_LDRS.remove",
     "genome_build": """CONVERT_GENOTYPES.genome_build COMPONENT_GWAS.genome_build
@@ -103,8 +103,8 @@ GOES_TO = {
     "tail_draws": "IMAGE_TAIL.tail_draws",
     "scan_parts": "SCAN_VOXELS.part SCAN_VOXELS.parts",
     "all_hits": "SCAN_VOXELS.all_hits",
-    "clump_r2": "FIND_LOCI.clump_r2",
-    "clump_kb": "FIND_LOCI.clump_kb",
+    "clump_r2": "CLUMP_VARIANTS.clump_r2 FIND_LOCI.clump_r2",
+    "clump_kb": "CLUMP_VARIANTS.clump_kb FIND_LOCI.clump_kb",
     "ld_share": "LD_BLOCKS.ld_share",
     "heritability_method": "HERITABILITY.heritability_method",
     "intercept": "HERITABILITY.intercept",
@@ -187,7 +187,7 @@ IMAGES: dict[str, tuple[object, object]] = {
     "clump_r2": (0.1, 0.211),
     "clump_kb": (250, 312),
     "ld_share": (0.98, 0.913),
-    "heritability_method": ("moments", "bands"),
+    "heritability_method": ("balanced", "bands"),
     "intercept": ("fixed", "free"),
     "se_method": ("closed_form", "jackknife"),
     "correlation_voxels": ("1", "5,6"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -131,7 +132,9 @@ def everything(rng):
         figures.scree(np.exp(-np.arange(9.0)), 2.0, 5),
         figures.scree(np.array([1.0, 0.5]), np.nan, 2),
         figures.bandwidth_curve(np.array([1, 2, 4.0]), np.array([2, 1, np.nan]), 2.0),
-        figures.reconstruction_quality(np.array([1, 5]), np.array([0.2, 0.7])),
+        figures.reconstruction_quality(
+            np.array([1, 5]), np.array([-0.2, 0.7]), np.array([0.3, np.nan])
+        ),
         figures.manhattan(thinner.points(), EXTENTS, 7.3, leads),
         figures.manhattan({"1": thinner.points()["1"]}, {"1": EXTENTS["1"]}, 7.3),
         figures.qq({"one": sketch, "none": figures.QuantileSketch()}),
@@ -206,3 +209,34 @@ def test_slices_go_through_planes_of_voxels():
     cuts = figures.cuts(space.coordinates, 2, 7)
     assert len(cuts) == 7
     assert set(cuts) <= set(space.coordinates[:, 2])
+
+
+@pytest.mark.parametrize(("regions", "written"), [(24, 24), (68, 68), (80, 80), (81, 0)])
+def test_names_of_regions_are_written_as_long_as_they_fit(monkeypatch, regions, written):
+    monkeypatch.setattr(figures, "encode", lambda figure, alternative: figure)
+    figure = figures.region_heat_map(
+        np.zeros((14, regions)), [f"trait {k}" for k in range(14)],
+        [f"lh region {k}" for k in range(regions)], "genetic correlation",
+    )  # fmt: skip
+    axes = figure.axes[0]
+    assert len(axes.get_xticklabels()) == written
+    assert len(axes.get_yticklabels()) == 14
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert all(one.x1 <= other.x0 + 1 for one, other in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(("regions", "written"), [(24, 24), (68, 68), (80, 80), (81, 0)])
+def test_names_of_pairs_of_regions_are_written_as_long_as_they_fit(monkeypatch, regions, written):
+    monkeypatch.setattr(figures, "encode", lambda figure, alternative: figure)
+    names = [f"lh region {k}" for k in range(regions)]
+    figure = figures.correlation_heat_map(np.eye(regions), names, "genetic correlation")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    for labels, side in ((axes.get_xticklabels(), 0), (axes.get_yticklabels(), 1)):
+        assert len(labels) == written
+        edges = sorted(
+            (box.x0, box.x1) if side == 0 else (box.y0, box.y1)
+            for box in (label.get_window_extent() for label in labels)
+        )
+        assert all(one[1] <= other[0] + 1 for one, other in itertools.pairwise(edges))
