@@ -33,6 +33,7 @@ from rvga.heritability import (
     cross_trait_jackknife,
     cross_trait_left_out,
     cross_trait_ratio,
+    heritability,
     heritability_reasons,
     neg_log_10_p_normal,
     trait_scores,
@@ -213,6 +214,11 @@ def estimate(
             "n_trait": n_trait, "n_reference_variants": reference.m,
             "n_shared_variants": found.n_used, "heritability_method": covariance.method,
             "genetic_correlation_by": estimator(covariance.method, overlap),
+            "heritability_trait_by": (
+                covariance.method
+                if found.trait_heritability is not None
+                else estimator(covariance.method, overlap)
+            ),
             "overlap": args.overlap, "n_jackknife_groups": len(found.left_out),
         }  # fmt: skip
         # The regions are used after the file is closed.
@@ -285,16 +291,26 @@ def correlations(
 
 
 def heritability_of_trait(found: CrossEstimate) -> tuple[float, float]:
-    """Return h² of the trait over the shared variants and its standard error."""
+    """Return h² of the trait over the shared variants and its standard error.
+
+    By 'balanced' it is of the weights for heritability, as that of voxels; where people may be in
+    common it is the slope of the band regression.
+    """
+    if found.trait_heritability is not None:
+        h2, error = heritability(found.trait_heritability, np.ones((1, 1)))
+        return float(h2[0]), float(error[0])
     if found.closed_form is not None:
         return cross_trait_correlation(found.closed_form, np.zeros((1, len(found.Gamma) - 1)))[2:]
     return float(found.Gamma[-1, -1]), float(jackknife_standard_error(found.left_out[:, -1, -1]))
 
 
-def estimates(rho: np.ndarray, error: np.ndarray, se_method: str, trait_h2: float) -> pd.DataFrame:
-    """Return the columns that tables of correlations with a trait share."""
+def estimates(rho: np.ndarray, error: np.ndarray, se_method: str, gamma: float) -> pd.DataFrame:
+    """Return the columns that tables of correlations with a trait share.
+
+    ``gamma`` is the trait's genetic variance that ρ is relative to.
+    """
     reason = correlation_reasons(rho, error)
-    if not trait_h2 > 0:
+    if not gamma > 0:
         reason[:] = "heritability of the trait not above 0"
     shown = reason == ""
     log_p = neg_log_10_p_normal(rho, error, sides=2)
@@ -324,8 +340,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         trait_h2, trait_error = heritability_of_trait(found)
         blend = covariance.correlation_blend
         rho, error, how = correlations(found, covariance.bases, args.se_method, blend)
-        table = estimates(rho, error, how, trait_h2)
-        regions = estimates(*correlations(found, region_rows, args.se_method, blend), trait_h2)
+        gamma = float(found.Gamma[-1, -1])
+        table = estimates(rho, error, how, gamma)
+        regions = estimates(*correlations(found, region_rows, args.se_method, blend), gamma)
     regions.insert(0, "trait", args.trait)
     regions.insert(1, "region", pd.Series(names, dtype=object))
     table.insert(0, "voxel", np.arange(len(table)))

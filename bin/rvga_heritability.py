@@ -34,6 +34,7 @@ from rvga.genetic_covariance import (
 )
 from rvga.geometry import add_geometry, write_map
 from rvga.heritability import (
+    Moments,
     correlation_in_range,
     correlation_reasons,
     heritability_reasons,
@@ -170,7 +171,10 @@ def write_covariance(
             "n_jackknife_groups": len(found.left_out), "intercept": args.intercept,
             "t_1_ratio_in_reference": reference.has_t_1_ratio,
             "share_of_reference": sums.n_used / reference.m,
-            "n_negative_eigenvalues": int((np.linalg.eigvalsh(x.Gamma) < 0).sum()),
+            "n_negative_eigenvalues": negative_eigenvalues(x),
+            "n_negative_eigenvalues_for_correlations": negative_eigenvalues(
+                x if found.correlation is None else found.correlation.moments
+            ),
             # Which estimator each kind of number is by.
             "heritability_by": method,
             "genetic_correlation_by": "precise" if method == "balanced" else method,
@@ -187,6 +191,11 @@ def add_correlation(writer: formats.Writer, found: Correlation, m: int) -> None:
         ("traces", np.array([x.t_1, m / x.scale, x.t_4])), ("blend_factor", [found.blend]),
     ):  # fmt: skip
         writer.add(f"correlation/{name}", np.asarray(values, dtype=np.float64))
+
+
+def negative_eigenvalues(x: Moments) -> int:
+    """Return how many eigenvalues of Γ̂ are below 0."""
+    return int((np.linalg.eigvalsh(x.Gamma) < 0).sum())
 
 
 def finite(value: float) -> float | None:
@@ -420,7 +429,7 @@ def warn_of_model(numbers: dict, warnings: list[str]) -> None:
             f"both estimators of mean heritability disagree ({numbers[f'heritability_{one}']:.3f} "
             f"by {one}, {numbers['heritability_bands']:.3f} by bands, z = "
             f"{numbers['model_test_z']:.1f}): effects depend on LD or frequency, or there is "
-            f"structure; {one} with ld_share .95 to .98 leans least on it",
+            f"structure; of the two {one} leans less on it, with ld_share .95 to .98",
             warnings,
         )
     if (numbers.get("mean_intercept_neg_log_10_p_value") or 0) > UNLIKELY:

@@ -110,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for panel, size in ((1, first.n_a + first.n_b), (2, first.n_2)):
             if size < WARN_BELOW_PEOPLE:
                 cli.warn(
-                    f"LD panel {panel} has {size} people: below a few thousand the errors of "
-                    "heritability grow and its interval becomes less certain",
+                    f"LD panel {panel} has {size} people: below {WARN_BELOW_PEOPLE:,} the errors "
+                    "of heritability grow and its interval becomes less certain",
                     warnings,
                 )
         n_panels, seed = (first.envelope.parameters.get(name) for name in ("panels", "seed"))

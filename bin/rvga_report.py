@@ -586,11 +586,15 @@ def write_report(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
                 **clump,
                 "heritability_method": covariance_attributes.get("heritability_method"),
                 "se_method": summaries.one("heritability").get("se_method"),
+                "intercept": summaries.one("heritability").get("intercept"),
                 "m_heritability": covariance_attributes.get("m"),
                 "n_panel_1": reference["n_a"] + reference["n_b"] if reference else None,
                 "n_panel_2": reference["n_2"] if reference else None,
                 "ld_share": reference["ld_share"] if reference else None,
                 "traits": len(traits),
+                "traits_overlap": sum(
+                    entry.get("overlap") == "possible" for entry in summaries.all("cross_trait")
+                ),
             }
         ),
         report.parameters_section(parameters),

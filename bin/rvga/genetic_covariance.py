@@ -159,8 +159,8 @@ def weights_of(
     """Return the weights of M's columns that a method's sums are taken with, each (y,).
 
     They are of the reference and the study's size alone, over all variants of the reference.
-    'balanced' has those for heritability and those for correlations, with a trait the latter only;
-    others have the weight 1 (None).
+    'balanced' has those for heritability and those for correlations, with a trait the latter
+    first; others have the weight 1 (None).
 
     Raises
     ------
@@ -173,11 +173,10 @@ def weights_of(
     equation = balance.equations(columns["share"], reference.column_start)
     t_1, t_2 = columns["t_1"], columns["t_2"]
     precise = balance.precise_weights(equation, t_1, t_2, float(reference.m), n)
-    if trait:
-        return [precise]
     size = np.bincount(class_of(reference.ld_score), minlength=N_CLASSES)
     traces, size = balance.class_traces(columns["class_trace"], t_2, size)
-    return [balance.balanced_weights(equation, t_1, t_2, traces, size, n), precise]
+    balanced = balance.balanced_weights(equation, t_1, t_2, traces, size, n)
+    return [precise, balanced] if trait else [balanced, precise]
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class Sums:
     Attributes
     ----------
     weighted : list of WeightedSums
-        One for each of :func:`weights_of`.
+        One for each of :func:`weights_of`; with a trait those after the first of the trait alone.
     group : (b,) int64
         Group of each block.
     row : (b,) int64
@@ -250,7 +249,12 @@ def sum_over_blocks(
     group = group_starts(sizes, number)
     number = len(bands.EDGES)
     weights = weights_of(reference, float(dataset.n), method, trait=trait is not None)
-    weighted = [WeightedSums(weight, group, c) for weight in weights]
+    # With a trait the other weights are for its own heritability alone.
+    alone = [k > 0 and trait is not None for k in range(len(weights))]
+    weighted = [
+        WeightedSums(weight, group, 1 if one else c)
+        for weight, one in zip(weights, alone, strict=True)
+    ]
     band_t_1, band_t_2 = np.zeros((2, len(sizes), number))
     squares = np.zeros((len(sizes), number, int(samples.max()) + 1))
     ld_score = np.zeros(reference.m) if published else reference.ld_score
@@ -298,7 +302,11 @@ def sum_over_blocks(
         ]
         by_band = bands.band_sums(np.stack(by_column, axis=1), band, number)
         at = slice(columns.start[i], columns.start[i + 1])
-        parts = [moments.moments_of(seen, None if one is None else one[at]) for one in weights]
+        trait_seen = replace(seen, q=np.ascontiguousarray(q[:, -1:]))
+        parts = [
+            moments.moments_of(trait_seen if single else seen, None if one is None else one[at])
+            for one, single in zip(weights, alone, strict=True)
+        ]
         return parts, used, None, (by_band, seen)
 
     n_used = n_blocks_used = 0
@@ -830,6 +838,9 @@ class CrossEstimate:
     n_used : int
     pseudo_values : bool
         Whether ρ is the jackknife's own point estimate, as published with people in common.
+    trait_heritability : Moments or None
+        Of the trait alone, by 'balanced' weights for heritability, where nobody is in common;
+        None where its h² is that of ``Gamma``.
     """
 
     Gamma: np.ndarray
@@ -839,6 +850,7 @@ class CrossEstimate:
     expected_kappa: np.ndarray
     n_used: int
     pseudo_values: bool = False
+    trait_heritability: moments.Moments | None = None
 
 
 def estimate_with_trait(
@@ -867,7 +879,8 @@ def estimate_with_trait(
     n_trait : float
     method : {"balanced", "moments", "bands", "published"}
         Estimator where nobody is in common; 'balanced' is moments with the weights of least
-        variance, because what they get wrong about where effects lie cancels, too.
+        variance, because what they get wrong about where effects lie cancels in ρ, too. For the
+        trait's own h², where it does not, the weights are those for heritability.
     overlap : bool
     trait_n : (m,), optional
         People by variant, which the published LD-score regression uses; ``n_trait`` without.
@@ -923,7 +936,15 @@ def estimate_with_trait(
     if overlap:
         return CrossEstimate(free_Gamma, free_left_out, None, intercept, kappa, sums.n_used)
     if method != "bands":
-        return CrossEstimate(plain.Gamma, left_out, plain, intercept, kappa, sums.n_used)
+        own = None
+        if method == "balanced":
+            own = moments.combine(
+                sums.weighted[1].total, kappa[-1:, -1:], inverse_n[-1:, -1:], m,
+                reference.factors(), Sigma=Sigma[-1:, -1:],
+            )  # fmt: skip
+        return CrossEstimate(
+            plain.Gamma, left_out, plain, intercept, kappa, sums.n_used, trait_heritability=own
+        )
     fixed = {(a, b): kappa[np.ix_(of == a, of == b)] for a in (0, 1) for b in (0, 1)}
     Gamma, _ = bands.solve(normal, right, of, fixed)
     without, _ = bands.leave_one_out(banded.normal, banded.right, of, fixed)

@@ -1050,6 +1050,9 @@ def _model_tests(numbers: Mapping[str, Any]) -> list[Table]:
         )
     if numbers.get("n_negative_eigenvalues") is not None:
         number = count(numbers["n_negative_eigenvalues"])
+        own = numbers.get("n_negative_eigenvalues_for_correlations")
+        if own is not None and numbers.get("heritability_by") == "balanced":
+            number += f" (for correlations {count(own)})"
         rows.append(["eigenvalues of genetic covariance below 0", number, "–", "–", "–"])
     groups = numbers.get("n_jackknife_groups")
     return [
@@ -1401,7 +1404,9 @@ def cross_trait_section(
         "N voxels; voxels at a false-discovery rate of 5 %; estimates not shown because out of "
         "range; n times the trait's own intercept, 1 without structure; intercepts of the trait "
         "with the components, 0 without people in common: the largest, and how many differ from 0 "
-        "at a false-discovery rate of 5 %.",
+        "at a false-discovery rate of 5 %. h² of the trait is over the shared variants; where "
+        "people may be in common it is a slope of the band regression, which leans on where "
+        "effects lie more than h² within the image does.",
         frozenset(range(1, 13)),
     )
     tables = [table]

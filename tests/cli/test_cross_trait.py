@@ -96,6 +96,7 @@ def test_summary_counts_and_warns(result):
     assert not any("intercept" in text for text in summary["warnings"])
     assert numbers["se_method"] == "closed_form"
     assert numbers["genetic_correlation_by"] == "precise"
+    assert numbers["heritability_trait_by"] == "balanced"
     assert numbers["build"] == "study"
     assert numbers["format"] == "GWAS-SSF"
 

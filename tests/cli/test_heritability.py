@@ -450,7 +450,7 @@ def test_settings_beyond_the_calibration_are_warned_of(study, blocky, tmp_path):
     people = min(summary["numbers"]["n_panel_1"], summary["numbers"]["n_panel_2"])
     said = [text for text in summary["warnings"] if "the smaller LD panel has" in text]
     assert len(said) == 1
-    assert f"has {people} people, and ld_share 0.98 was calibrated with 1,000 or more" in said[0]
+    assert f"has {people} people, and heritability was calibrated with 1,000 or more" in said[0]
     # The ratio is that of the two ways over all voxels; two groups of blocks say nothing of it.
     numbers = json.loads(run_summary(*blocky, tmp_path / "b"))["numbers"]
     with GeneticCovariance.open(tmp_path / "b/genetic_covariance.h5") as covariance:

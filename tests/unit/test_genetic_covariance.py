@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -342,6 +343,51 @@ def test_all_of_it_equals_dense_matrices(study, source):
         check_weighted(dense, estimate.moments, fixed, relative)
 
 
+@pytest.mark.parametrize("missing", ["none", "2 %", "10 %", "30 %", "an arm", "whole blocks"])
+def test_default_equals_dense_matrices_whatever_is_missing(study, missing):
+    """Of whole blocks one is left with a single variant."""
+    made, path, _ = study
+    with MinimalDataset.open(made.dataset) as dataset, LdReference.open(path) as reference:
+        match = match_dataset(dataset, reference)
+        row, m, start = match.row.copy(), reference.m, reference.block_start
+        if missing == "none":
+            # A variant without statistics is lent those of its neighbour.
+            row = np.where(np.isfinite(dataset.components().beta[row, 0]), row, row + 1)
+        elif missing == "an arm":
+            row[m // 6 : m // 2] = -1
+        elif missing == "whole blocks":
+            row[start[3] : start[6]] = -1
+            row[start[4] + 7] = match.row[start[4] + 7]
+        else:
+            share = float(missing.split()[0]) / 100
+            row[np.random.default_rng(6).permutation(m)[: round(share * m)]] = -1
+        match = replace(match, row=row)
+        scores = scores_of(dataset, row, match.sign)
+        kappa = dataset.Sigma / (dataset.n - 1)
+        inverse_n = np.full_like(kappa, 1 / dataset.n)
+        dense = Dense(
+            reference, stored_blocks(reference), scores, kappa, inverse_n, reference.factors()
+        )
+        found, sums = estimate_covariance(
+            dataset, reference, match, method="balanced", fixed_intercept=True, workers=2
+        )
+    assert (sums.n_used == m) == (missing == "none")
+    assert (sums.n_blocks_used == reference.n_blocks) == (missing not in ("whole blocks", "an arm"))
+    rows = made.bases.astype(float)[:4]
+    for x, weights in zip(
+        (found.moments, found.correlation.moments), dense.balanced(900), strict=True
+    ):
+        Gamma, s, scale, t_4 = dense.moments(weights=weights)
+        close(x.kappa, kappa, 1e-12)
+        close(x.Gamma, Gamma, 1e-8)
+        h2, error, rho, rho_error = delta_errors(Gamma, s, scale, t_4, kappa, inverse_n, rows)
+        close(h.heritability(x, rows)[0], h2, 1e-8)
+        close(h.heritability(x, rows)[1], error, 1e-8)
+        ours = h.genetic_correlation(x, rows[:1], rows)
+        close(ours[0][0], rho, 1e-8)
+        close(ours[1][0], rho_error, 1e-7)
+
+
 def check_weighted(dense: Dense, x: h.Moments, fixed: bool, relative: float) -> None:
     """Hold the closed form of the band regression to its Ω = M C M' in one piece."""
     w = np.where(dense.use, dense.t_1, 0) / dense.weights[0] ** 2
@@ -421,7 +467,18 @@ def test_with_a_trait_all_of_it_equals_dense_matrices(study, method, overlap):
         close(found.intercept.kappa, free, 1e-8)
         close(found.intercept.left_out, without[:, 1], 1e-8)
         return
-    weights = dense.balanced(900)[1] if method == "balanced" else None
+    weights = None
+    assert (found.trait_heritability is None) == (method == "moments")
+    if method == "balanced":
+        for_h2, weights = dense.balanced(900)
+        Gamma, s, scale, t_4 = dense.moments(weights=for_h2)
+        own = h.Moments(*(a[3:, 3:] for a in (Gamma, kappa, s)), scale, 0.0, t_4, inverse_n[3:, 3:])
+        one = np.ones((1, 1))
+        # Its h² counts effects alike, wherever they lie; ρ need not.
+        value, error = h.heritability(found.trait_heritability, one)
+        assert value == pytest.approx(Gamma[3, 3], rel=1e-8)
+        assert error == pytest.approx(h.heritability(own, one)[1], rel=1e-8)
+        assert value != pytest.approx(found.Gamma[3, 3], rel=1e-3)
     Gamma, s, scale, t_4 = dense.moments(weights=weights)
     close(found.Gamma, Gamma, 1e-8)
     close(found.closed_form.s, s, 1e-8)

@@ -88,19 +88,27 @@ def test_sums_equal_those_of_whole_matrices(study, missing, with_trait):
         np.testing.assert_allclose(getattr(ours, name), theirs, rtol=0, atol=size, err_msg=name)
 
 
-def test_bytes_do_not_depend_on_threads_nor_on_how_much_is_read_at_once(study, monkeypatch):
+@pytest.mark.parametrize(("method", "with_trait"), [("moments", False), ("balanced", True)])
+def test_bytes_do_not_depend_on_threads_nor_on_how_much_is_read_at_once(
+    study, monkeypatch, method, with_trait
+):
     made, path = study
     found = []
     with MinimalDataset.open(made.dataset) as dataset, LdReference.open(path) as reference:
         match = thinned(match_dataset(dataset, reference), "2 %")
+        trait = np.random.default_rng(1).normal(size=reference.m) / 20 if with_trait else None
         for workers, rows in ((1, 2048), (3, 2048), (2, 1), (2, 130)):
             monkeypatch.setattr(genetic_covariance, "_ROWS_AT_ONCE", rows)
-            sums = sum_over_blocks(dataset, reference, match, method="moments", workers=workers)
-            total, columns = sums.weighted[0].total, sums.columns
-            found.append(
-                [total.quadratic, total.quartic, sums.equations.squares, columns.t_1, columns.t_2,
-                 np.array([total.t_1, total.t_2, total.t_4]), *sums.q]
-            )  # fmt: skip
+            sums = sum_over_blocks(
+                dataset, reference, match, method=method, workers=workers, trait=trait
+            )
+            each = [sums.equations.squares, sums.columns.t_1, sums.columns.t_2, *sums.q]
+            for one in sums.weighted:
+                total = one.total
+                each += [total.quadratic, total.quartic, one.group_quadratic]
+                each.append(np.array([total.t_1, total.t_2, total.t_4]))
+            found.append(each)
+    assert len(found[0]) == 3 + len(sums.q) + 4 * (1 + with_trait)
     for other in found[1:]:
         assert all(a.tobytes() == b.tobytes() for a, b in zip(found[0], other, strict=True))
 

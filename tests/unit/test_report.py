@@ -161,6 +161,33 @@ def test_methods_mention_only_what_was_run():
     assert "were not smoothed" in page
 
 
+@pytest.mark.parametrize(
+    ("method", "overlap", "said", "not_said"),
+    [
+        ("balanced", 2, "2 external traits was estimated by band regression with free", "same way"),
+        ("balanced", 0, "in the same way, taking nobody to be in both samples.", "band regression"),
+        ("balanced", 1, "both samples; for 1 of them, whose people may be in the study, by band",
+         "samples.</p>"),
+        ("published", 2, "estimated with cross-trait LD-score intercepts and jack", "regression w"),
+        ("bands", 0, "estimated by band regression with fixed intercepts, over bands", "with free"),
+    ],
+)  # fmt: skip
+def test_methods_say_how_correlations_were_found(method, overlap, said, not_said):
+    values = {
+        "version": "1", "n": 100, "n_voxels": 50, "components": 4, "share": None,
+        "bandwidth": None, "bandwidth_chosen": False, "n_eff": 3.0, "m": 0, "p": 0, "nu": 0,
+        "minor_allele_count": 0, "genome_build": "", "critical_z": None, "significance": None,
+        "level": None, "n_loci": None, "n_novel": None, "clump_r2": None, "clump_kb": None,
+        "heritability_method": method, "m_heritability": 900, "n_panel_1": 70, "n_panel_2": 80,
+        "ld_share": 0.98, "traits": 2, "traits_overlap": overlap, "intercept": "fixed",
+        "se_method": "closed_form",
+    }  # fmt: skip
+    page = " ".join(text_of(report.methods_section(values)).split())
+    page = page.split("<main>")[1].split("</main>")[0]
+    assert said in page
+    assert not_said not in page
+
+
 def test_counts_stand_in_the_order_of_the_genome():
     counts = {name: {"read": 1, "written": 1} for name in ("10", "2", "1", "X")}
     assert [row[0] for row in report.counts_table(counts).rows] == ["1", "2", "10", "X", "all"]
