@@ -21,7 +21,7 @@ from rvga.samples import sample_hash
 
 STAGE = "clump_variants"
 BLOCK_ROWS = 65_536
-GENOTYPE_BLOCK = 512
+GENOTYPE_VALUES = 1 << 22
 IN_MEMORY_BYTES = 1 << 28
 KEYS = ["chromosome", "base_pair_location", "variant_id", "effect_allele", "other_allele"]
 
@@ -174,8 +174,9 @@ def linkage(
             people = genotypes.subject_index(subjects)
             if not rows.size:
                 rows = scratch(len(hits), len(people), stack)
-            for first in range(0, len(matched), GENOTYPE_BLOCK):
-                block = matched[first : first + GENOTYPE_BLOCK]
+            size = max(GENOTYPE_VALUES // len(genotypes.subject), 1)
+            for first in range(0, len(matched), size):
+                block = matched[first : first + size]
                 dosages = genotypes.dosages(np.array([row for _, row in block]), people)
                 values = loci.standardised(dosages)
                 rows[used : used + len(block)] = values

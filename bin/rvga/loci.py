@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LD = Callable[[int, np.ndarray], np.ndarray]
-_BLOCK = 1024
+_VALUES = 1 << 24  # dosages copied at a time
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ def ld_of_standardised(rows: np.ndarray, row_of: np.ndarray) -> LD:
             return result
         lead = np.asarray(rows[row_of[one]])
         known = np.flatnonzero(row_of[others] >= 0)
-        for first in range(0, len(known), _BLOCK):
-            part = known[first : first + _BLOCK]
+        size = max(_VALUES // len(lead), 1)
+        for first in range(0, len(known), size):
+            part = known[first : first + size]
             result[part] = np.square(
                 (np.asarray(rows[row_of[others[part]]]) @ lead).astype(np.float64)
             )

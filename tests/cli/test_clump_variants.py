@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import rvga_clump_variants
 from helpers import files_in
-from rvga import formats
+from rvga import formats, genotypes, loci
 from rvga.samples import sample_hash
 from rvga.tables import TABLES, write_table
 from small_study import hard_calls, subject_names, write_bed, write_pgen
@@ -121,6 +122,28 @@ def test_nothing_significant_and_no_genotypes_of_what_is(run_stage, made, tmp_pa
         assert len(found["row"]) == variants
         assert not found["has_ld"].any()
         assert (attributes["people"], attributes["sample_hash"]) == ("", "")
+
+
+def test_genotypes_are_read_in_blocks_of_one_size_however_many_people(made, tmp_path, monkeypatch):
+    sizes = []
+    read = genotypes.Genotypes.dosages
+
+    def dosages(self, variants, people):
+        sizes.append(len(variants) * len(people))
+        return read(self, variants, people)
+
+    monkeypatch.setattr(genotypes.Genotypes, "dosages", dosages)
+    files = (*made.parts, "--genotypes", *made.mains, "--subjects", made.subjects)
+    found = []
+    for values in (loci._VALUES, 5 * N_PEOPLE + 1):
+        monkeypatch.setattr(rvga_clump_variants, "GENOTYPE_VALUES", values)
+        monkeypatch.setattr(loci, "_VALUES", values)
+        out = tmp_path / f"{values}.h5"
+        rvga_clump_variants.main(list(map(str, ("--significant", *files, "--out", out))))
+        found.append(content(out)[0])
+    assert sizes == [EACH * N_PEOPLE] * 2 + 2 * [5 * N_PEOPLE, 5 * N_PEOPLE, 2 * N_PEOPLE]
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ AFTER = {"FIT_NULL", "MINIMAL_DATASET", "IMAGE_TAIL", "SCAN_VOXELS", "FIND_LOCI"
 ENTRANCES = {
     "ldrs and genotypes": (
         {**LDRS, "genotypes": "genotypes.csv", "loco_predictions": "pred.list", "kinship": "k.txt"},
-        {"IMPORT_LDRS", "PLAN_CHUNKS", "COMPONENT_GWAS", *AFTER},
+        {"IMPORT_LDRS", "PLAN_CHUNKS", "COMPONENT_GWAS", "CLUMP_VARIANTS", *AFTER},
     ),
     "ldrs and statistics": (
         {**LDRS, "component_sumstats": "sheet.csv"},

@@ -20,7 +20,15 @@ STAGES = planning.CONSTANTS["stages"]
 
 def test_usage_has_the_planning_table_of_the_formulas():
     usage = (REPOSITORY / "docs/usage.md").read_text()
-    assert planning.table() in usage
+    table = planning.table()
+    assert table in usage
+    # The worked example repeats the third row, rounded.
+    row = [cell.strip() for cell in table.splitlines()[4].strip("|").split("|")]
+    tasks, core_hours, work = row[4].replace(",", ""), float(row[5]), row[8]
+    assert (
+        f"about {round(int(tasks), -1)}\ntasks and {core_hours:.0f} core-hours, and "
+        f"{float(work.removesuffix(' GB')):.0f} GB of work folder." in usage
+    )
 
 
 def test_every_stage_has_formulas_and_no_other():
