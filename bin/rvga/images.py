@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from rvga.geometry import (
 )
 
 _BLOCK_VALUES = 1 << 24
+# Places that one call of the system may fill.
+_MOST_TARGETS = 1024
 DIGEST_BYTES = 16
 
 
@@ -93,6 +96,7 @@ class ImageSet:
 
     def __init__(self, paths: Sequence[str | Path]):
         self._files: list[formats.Envelope] = []
+        self._stored: dict[int, _StoredRows | None] = {}
         try:
             self._open(paths)
         except BaseException:
@@ -158,22 +162,22 @@ class ImageSet:
 
     def _rows(self, subjects: Sequence[str], checked: bool, buffers: _Buffers) -> np.ndarray:
         """Return images in one of the buffers."""
-        N = self.n_voxels
-        # A stored row is followed by its checksum, of the size of a value.
-        held = buffers.take(len(subjects), N + (not checked))
-        result = held[:, :N]
+        result = buffers.take(len(subjects), self.n_voxels)
         for number, here, row in self._places(subjects):
             dataset = self._files[number]["images"]
-            if not checked and _stored_plainly(dataset):
-                for target, source in zip(here, row, strict=True):
-                    _read_stored(dataset, int(source), held[target])
-                continue
+            if not checked:
+                if number not in self._stored:
+                    self._stored[number] = _StoredRows(dataset) if _is_plain(dataset) else None
+                stored_rows = self._stored[number]
+                if stored_rows is not None:
+                    stored_rows.read(row, here, result)
+                    continue
             # Neighbouring rows are read together; each run is one access to the file.
             for run in np.split(np.arange(len(row)), np.flatnonzero(np.diff(row) != 1) + 1):
                 stored = slice(int(row[run[0]]), int(row[run[-1]]) + 1)
-                if checked and bool((np.diff(here[run]) == 1).all()):
+                if bool((np.diff(here[run]) == 1).all()):
                     target = slice(int(here[run[0]]), int(here[run[-1]]) + 1)
-                    dataset.read_direct(held, stored, target)
+                    dataset.read_direct(result, stored, target)
                 else:
                     result[here[run]] = dataset[stored]
         return result
@@ -322,7 +326,7 @@ def image_digests(images: np.ndarray) -> np.ndarray:
     return digests.values()
 
 
-def _stored_plainly(dataset: h5py.Dataset) -> bool:
+def _is_plain(dataset: h5py.Dataset) -> bool:
     """Return whether rows are stored as little-endian float32 and their checksums, no more."""
     return (
         dataset.dtype == np.dtype("<f4")
@@ -332,20 +336,60 @@ def _stored_plainly(dataset: h5py.Dataset) -> bool:
         and dataset.compression is None
         and not dataset.shuffle
         and dataset.scaleoffset is None
+        and dataset.id.get_num_chunks() == len(dataset) * -(-dataset.shape[1] // dataset.chunks[1])
     )
 
 
-def _read_stored(dataset: h5py.Dataset, row: int, target: np.ndarray) -> None:
-    """Read a row as it is stored into the first N of N + 1 values."""
-    width, N = dataset.chunks[1], dataset.shape[1]
-    if width == N:
-        dataset.id.read_direct_chunk((row, 0), out=target.view(np.uint8))
-        return
-    piece = np.empty(width + 1, dtype=np.float32)
-    for first in range(0, N, width):
-        dataset.id.read_direct_chunk((row, first), out=piece.view(np.uint8))
-        count = min(width, N - first)
-        target[first : first + count] = piece[:count]
+class _StoredRows:
+    """Rows as they lie in the file, read without the library: neighbours by one call.
+
+    A row is one chunk or several, the last filled up; a checksum of four bytes follows each.
+    """
+
+    def __init__(self, dataset: h5py.Dataset):
+        (n, self._N), (_, self._width) = dataset.shape, dataset.chunks
+        self._name = dataset.file.filename
+        self._descriptor = dataset.file.id.get_vfd_handle()
+        self._offsets = np.empty((n, -(-self._N // self._width)), dtype=np.int64)
+
+        def place(chunk: h5py.h5d.StoreInfo) -> None:
+            row, first = chunk.chunk_offset
+            self._offsets[row, first // self._width] = chunk.byte_offset
+
+        dataset.id.chunk_iter(place)
+
+    def read(self, rows: np.ndarray, places: np.ndarray, result: np.ndarray) -> None:
+        """Read rows of the file into places of the result (n, N) float32."""
+        size, pieces = 4 * self._width, self._offsets.shape[1]
+        content = result.view(np.uint8)
+        # What is beyond a row's last value, and checksums, go where nobody looks.
+        beyond = np.empty(4 * (pieces * self._width - self._N) + 4, dtype=np.uint8)
+        targets: list[np.ndarray] = []
+        start = stop = 0
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+            for piece, offset in enumerate(self._offsets[row].tolist()):
+                if offset != stop or len(targets) > _MOST_TARGETS - 2:
+                    self._fill(targets, start)
+                    targets, start = [], offset
+                last = piece == pieces - 1
+                targets.append(content[place, piece * size : (piece + 1) * size])
+                targets.append(beyond if last else beyond[:4])
+                stop = offset + size + 4
+        self._fill(targets, start)
+
+    def _fill(self, targets: list[np.ndarray], offset: int) -> None:
+        while targets:
+            got = os.preadv(self._descriptor, targets, offset)
+            if got == 0:
+                raise InputError(
+                    f"{self._name}: 'images' cannot be read: the file is damaged (it ends early)"
+                )
+            offset += got
+            while targets and got >= len(targets[0]):
+                got -= len(targets[0])
+                targets = targets[1:]
+            if got:
+                targets = [targets[0][got:], *targets[1:]]
 
 
 class ImageDigest:

@@ -17,6 +17,8 @@ _CONCENTRATIONS = 10
 _TILE_ROWS = 128
 _TILE_MULTIPLE = 16
 _TILE_VALUES = 1 << 24
+# A tile in double of so many voxels stays in a processor's cache.
+_VOXELS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,21 @@ class Projection:
     def scores(self, images: np.ndarray) -> Scores:
         """Return the scores of at most ``rows`` raw images (n, number present), in double."""
         n, N = images.shape
-        tile = np.zeros((self.rows, N), order="F")
-        tile[:n] = images
-        products = (tile @ self._bases)[:n]
+        piece = np.zeros((self.rows, min(N, _VOXELS_AT_ONCE)))
+        products = np.zeros((self.rows, self._bases.shape[1]))
+        image_sum, squares = np.zeros(n), np.zeros(n)
+        for first in range(0, N, _VOXELS_AT_ONCE):
+            stop = min(first + _VOXELS_AT_ONCE, N)
+            tile = piece[:, : stop - first]
+            tile[:n] = images[:, first:stop]
+            products += tile @ self._bases[first:stop]
+            image_sum += tile[:n].sum(axis=1)
+            squares += np.einsum("nv,nv->n", tile[:n], tile[:n])
+        products = products[:n]
         return Scores(
             ldrs=products[:, : self._r] + self._ldrs_of_constant,
-            image_sum=tile.sum(axis=1)[:n] + self._sum_of_constant,
-            image_sum_of_squares=np.einsum("nv,nv->n", tile, tile)[:n] + self._squares_of_constant,
+            image_sum=image_sum + self._sum_of_constant,
+            image_sum_of_squares=squares + self._squares_of_constant,
             image_times_mean=products[:, self._r] + self._squares_of_constant,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import nibabel
 import numpy as np
@@ -286,6 +287,40 @@ def test_rows_without_checksums_are_the_same(tmp_path, geometry, options, width)
         np.testing.assert_array_equal(found, stored[[4, 0, 1]])
         pieces = [piece for _, _, piece in opened.blocks(opened.subject, 4, checked=False)]
         np.testing.assert_array_equal(np.vstack(pieces), stored)
+
+
+def test_stored_rows_are_read_by_few_calls_which_may_return_less(tmp_path, geometry, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(9, 24)).astype(np.float32)
+    names = [f"s{row}" for row in range(9)]
+    with images.ImageSet([batch(tmp_path / "x.h5", names, geometry, X)]) as found:
+        calls, whole = [], os.preadv
+
+        def counted(descriptor, targets, offset):
+            calls.append(len(targets))
+            return whole(descriptor, targets, offset)
+
+        def little(descriptor, targets, offset):
+            return whole(descriptor, [targets[0][:7]], offset)
+
+        monkeypatch.setattr(os, "preadv", counted)
+        np.testing.assert_array_equal(found.rows(names, checked=False), X)
+        assert len(calls) <= 3
+        monkeypatch.setattr(images, "_MOST_TARGETS", 4)
+        np.testing.assert_array_equal(found.rows(names, checked=False), X)
+        assert max(calls[-4:]) == 4
+        monkeypatch.setattr(os, "preadv", little)
+        np.testing.assert_array_equal(found.rows(names[::-2], checked=False), X[::-2])
+
+
+def test_a_file_that_was_cut_since_it_was_opened(tmp_path, geometry):
+    X = np.random.default_rng(0).normal(size=(9, 24)).astype(np.float32)
+    names = [f"s{row}" for row in range(9)]
+    path = batch(tmp_path / "x.h5", names, geometry, X)
+    with images.ImageSet([path]) as found:
+        os.truncate(path, path.read_bytes().index(X[7].tobytes()) + 5)
+        np.testing.assert_array_equal(found.rows(names[:7], checked=False), X[:7])
+        with pytest.raises(InputError, match=r"x\.h5: 'images' cannot be read: .*ends early"):
+            found.rows(names, checked=False)
 
 
 def test_a_block_stays_as_it_is_while_anything_refers_to_it(tmp_path, geometry):
