@@ -137,6 +137,7 @@ def growth(results: dict) -> dict:
         f"{part}{kind}" for part in ("", "representation_") for kind in ("seconds", "cpu_seconds")
     ]
     names += [f"{stage}_cpu_seconds" for stage in ALL_STAGES]
+    names += ["fit_bases_cpu_seconds_a_pass"]
     names += [f"smoothed_{name}" for name in ("seconds", "cpu_seconds", "fit_bases_cpu_seconds")]
     names = [name for name in names if all(name in of for of in results.values())]
     found: dict[str, float] = {}
@@ -283,7 +284,11 @@ def measure(folder: Path, n: int, N: int, args: argparse.Namespace) -> dict:
     for bandwidth in ["none"] + (["auto"] if args.smoothing else []):
         prefix = "" if bandwidth == "none" else "smoothed_"
         found, facts = represent(folder, images, subjects, bandwidth, args)
-        result |= {prefix + name: value for name, value in (summed(costs | found) | facts).items()}
+        here = summed(costs | found) | facts
+        if facts["passes"]:
+            # How many there are follows from the spectrum, which is another at each size.
+            here["fit_bases_cpu_seconds_a_pass"] = here["fit_bases_cpu_seconds"] / facts["passes"]
+        result |= {prefix + name: value for name, value in here.items()}
     if args.batches and (n, N) == (max(args.subjects), max(args.voxels)):
         result["incremental"] = incremental_runs(folder, images, n, result, args)
         for name in ("seconds_over_representation", "cpu_over_representation"):

@@ -41,7 +41,14 @@ def test_results_equal_those_of_a_local_run(tmp_path, cluster, nextflow, local_r
 def test_a_task_out_of_memory_is_tried_again_with_more(
     tmp_path, nextflow, cluster, dataset, undisturbed
 ):
-    fault = scan_config(tmp_path, "memory = { task.attempt == 1 ? 40.MB : 2.GB }")
+    # The scheduler looks once a second, and a scan may be over by then: memory is held until it has.
+    holding = tmp_path / "holding.py"
+    holding.write_text("import time\nheld = b'x' * (200 << 20)\ntime.sleep(30)\n")
+    fault = scan_config(
+        tmp_path,
+        "memory = { task.attempt == 1 ? 40.MB : 2.GB }\n"
+        f"beforeScript = {{ task.attempt == 1 ? 'python3 {holding}' : '' }}",
+    )
     options = [*cluster.options(), "-c", fault, *from_dataset(dataset)]
     run = nextflow(tmp_path, *options, environment=cluster.environment)
     assert run.returncode == 0, run.text
