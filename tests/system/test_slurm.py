@@ -41,7 +41,7 @@ def test_results_equal_those_of_a_local_run(tmp_path, cluster, nextflow, local_r
 def test_a_task_out_of_memory_is_tried_again_with_more(
     tmp_path, nextflow, cluster, dataset, undisturbed
 ):
-    # The scheduler looks once a second, and a scan may be over by then: memory is held until it has.
+    # The scheduler looks once a second, when a scan may be over: memory is held until it has.
     holding = tmp_path / "holding.py"
     holding.write_text("import time\nheld = b'x' * (200 << 20)\ntime.sleep(30)\n")
     fault = scan_config(
