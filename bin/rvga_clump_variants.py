@@ -37,13 +37,7 @@ def parser():
     add("--samples", type=Path, nargs="*", default=[], help="their .psam or .fam files")
     add("--subjects", type=Path, help="subjects file: LD in these people; else in everyone")
     add("--subject-id", choices=("IID", "FID_IID"), default="IID", help="form of the subject ids")
-    add("--clump-r2", type=cli.number_between(0, 1), default=0.1, help="least LD within a clump")
-    add(
-        "--clump-kb",
-        type=cli.number_between(0, 1e6),
-        default=250.0,
-        help="kilobases on either side of a lead variant",
-    )
+    cli.add_clump_options(result)
     add("--out", type=Path, required=True, help="clumps to write (.h5)")
     return result
 

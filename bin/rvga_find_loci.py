@@ -39,13 +39,7 @@ def parser():
     add("--tail", type=Path, required=True, help="image-wide tail of the same dataset")
     add("--clumps", type=Path, nargs="*", default=[], help="clumps by LD, of all chromosomes")
     add("--ld", action="store_true", help="there are genotypes: clumps are by LD, if any")
-    add("--clump-r2", type=cli.number_between(0, 1), default=0.1, help="least LD within a clump")
-    add(
-        "--clump-kb",
-        type=cli.number_between(0, 1e6),
-        default=250.0,
-        help="kilobases on either side of a lead variant",
-    )
+    cli.add_clump_options(result)
     add("--known-loci", type=Path, help="table of known associations, for novelty")
     add("--out-variants", type=Path, required=True, help="all variants (.tsv.gz)")
     add("--out-voxels", type=Path, required=True, help="all voxels (.tsv)")

@@ -178,7 +178,7 @@ def make_study(
     return Study(folder, panels["p1"], panels["p2"], dataset, sumstats, bases, u, Sigma, n, A)
 
 
-def ld_reference(study: Study, run_stage, **options: object) -> Path:
+def write_ld_reference(study: Study, run_stage, **options: object) -> Path:
     """Run LD_BLOCKS for both chromosomes and LD_REFERENCE; return the reference."""
     extra = [word for name, value in options.items() for word in (f"--{name}", value)]
     chunks = []

@@ -89,6 +89,18 @@ def add_dataset_options(arguments: argparse.ArgumentParser) -> None:
     add("--genome-build", choices=("", "GRCh37", "GRCh38"), default="", help="build of positions")
 
 
+def add_clump_options(arguments: argparse.ArgumentParser) -> None:
+    """Add the options of the stages that clump variants, which must be the same in all."""
+    add = arguments.add_argument
+    add("--clump-r2", type=number_between(0, 1), default=0.1, help="least LD within a clump")
+    add(
+        "--clump-kb",
+        type=number_between(0, 1e6),
+        default=250.0,
+        help="kilobases on either side of a lead variant",
+    )
+
+
 def check_minor_allele_count(number: float) -> None:
     """Refuse to write a dataset that would show single people's images.
 

@@ -414,6 +414,14 @@ _multiply_45, _multiply_54 = _multiply_digits(4, 5), _multiply_digits(5, 4)
 
 
 @compiled
+def _put_digits(number, tiles, at):
+    """Store the signed digits of a whole number, each in its own tile, at one place."""
+    for digit in range(tiles.shape[0]):
+        tiles[digit, at] = np.uint8(number & 255)
+        number = (number + 128) >> 8
+
+
+@compiled
 def _split_images(block, mean, tiles, first, stop, unit, most, finer):
     n, N = block.shape
     steps, D = tiles.shape[1], tiles.shape[2]
@@ -475,38 +483,29 @@ def _split_images(block, mean, tiles, first, stop, unit, most, finer):
                     if at < N:
                         apart = np.float64(block[image, at]) - mean[0, at] - mean[1, at]
                         number = np.int64(np.rint(apart / (unit[image] * finer)))
-                    for digit in range(D):
-                        tiles[group, whole, digit, 64 * row + lane] = np.uint8(number & 255)
-                        number = (number + 128) >> 8
+                    _put_digits(number, tiles[group, whole], 64 * row + lane)
 
 
 @compiled
 def _split_vectors(V, inverse, tiles):
     N, k = V.shape
-    D = tiles.shape[2]
     for voxel in range(N):
         step, at = voxel // 64, voxel % 64
         for column in range(k):
             number = np.int64(np.rint(V[voxel, column] * inverse[column]))
             group, lane = column // 16, column % 16
-            for digit in range(D):
-                place = 64 * (at // 4) + 4 * lane + at % 4
-                tiles[step, group, digit, place] = np.uint8(number & 255)
-                number = (number + 128) >> 8
+            _put_digits(number, tiles[step, group], 64 * (at // 4) + 4 * lane + at % 4)
 
 
 @compiled
 def _split_rows(U, inverse, tiles):
     n, k = U.shape
-    D = tiles.shape[2]
     for image in range(n):
         step, at = image // 64, image % 64
         for column in range(k):
             number = np.int64(np.rint(U[image, column] * inverse[column]))
             group, lane = column // 16, column % 16
-            for digit in range(D):
-                tiles[group, step, digit, 64 * lane + at] = np.uint8(number & 255)
-                number = (number + 128) >> 8
+            _put_digits(number, tiles[group, step], 64 * lane + at)
 
 
 @compiled

@@ -8,8 +8,6 @@ store them.
 from __future__ import annotations
 
 import csv
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import pyarrow.csv
 
 from rvga.chromosomes import normalise_chromosome
 from rvga.errors import InputError
+from rvga.parallel import read_ahead
 from rvga.samples import read_samples, text_lines
 
 __all__ = [
@@ -171,39 +170,9 @@ class Genotypes:
         self, first: int, stop: int, size: int, subject_rows: np.ndarray
     ) -> Iterator[tuple[int, int, np.ndarray]]:
         """Yield ``(first, stop, raw)`` of consecutive blocks; a thread reads one block ahead."""
-        bounds = [(start, min(start + size, stop)) for start in range(first, stop, size)]
-        ready: queue.Queue = queue.Queue(maxsize=1)
-        stopped = threading.Event()
-
-        def put(item: object) -> bool:
-            while not stopped.is_set():
-                try:
-                    ready.put(item, timeout=0.1)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
-        def read_ahead() -> None:
-            try:
-                for start, end in bounds:
-                    if not put((start, end, self.raw(start, end, subject_rows))):
-                        return
-            except BaseException as error:
-                # Raised again by the consumer below.
-                put(error)
-
-        thread = threading.Thread(target=read_ahead, name="genotype-reader", daemon=True)
-        thread.start()
-        try:
-            for _ in bounds:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stopped.set()
-            thread.join()
+        bounds = ((start, min(start + size, stop)) for start in range(first, stop, size))
+        raw = ((start, end, self.raw(start, end, subject_rows)) for start, end in bounds)
+        yield from read_ahead(raw, 1)
 
     def close(self) -> None:
         """Close the file."""

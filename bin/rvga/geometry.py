@@ -427,6 +427,13 @@ def _same_places(one: Geometry, other: Geometry) -> bool:
     return bool(np.all(apart <= np.where(places_are_rounded(one), AFFINE_TOLERANCE_MM, 0.0)))
 
 
+def grid_distance(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
+    """Return how far (mm) the corners of a grid lie apart under two affines, at most."""
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"))
+    corners = np.vstack([corners.reshape(3, -1), np.ones(8)])
+    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
+
+
 def other_structures(one: Geometry, other: Geometry) -> bool:
     """Return whether two geometries say that they are of different structures (hemispheres)."""
     return any(

@@ -448,13 +448,7 @@ def read_vertices(path: str | Path, what: str = "image", structure: str = "") ->
     if kind == "curv":
         return _parse_curv(path, content)
     if kind == "gifti":
-        metric = _parse_metric(path, content, what, structure)
-        if len(metric.maps) != 1:
-            raise InputError(
-                f"{path}: holds {len(metric.maps)} maps, but one is due ({what}); write one file "
-                "a map"
-            )
-        return metric.values[0]
+        return _only_map(path, _parse_metric(path, content, what, structure), what)
     if kind == "text":
         return _parse_numbers(path, content)
     if kind in ("mgh", "nifti"):
@@ -510,11 +504,15 @@ def _gifti(path: Path, content: bytes):
 
 @dataclass(frozen=True)
 class Metric:
-    """Values of vertices in a GIFTI file: values (maps, v) float64, names, the structure or ''."""
+    """Values of vertices in a GIFTI file.
+
+    Values (maps, v) float64, names of the maps, the structure or '', and the names of labels.
+    """
 
     values: np.ndarray
     maps: list[str]
     structure: str
+    labels: dict[int, str]
 
 
 def read_metric(path: str | Path, what: str = "image", structure: str = "") -> Metric:
@@ -546,10 +544,17 @@ def read_gifti_labels(
     InputError
         As :func:`read_vertices`.
     """
-    values = read_vertices(path, what, structure)
-    labels = _gifti(Path(path), content_of(path, what)).labeltable.labels
-    names = {int(one.key): str(one.label or "").strip() for one in labels}
-    return values, names or None
+    path = Path(path)
+    metric = _parse_metric(path, content_of(path, what), what, structure)
+    return _only_map(path, metric, what), metric.labels or None
+
+
+def _only_map(path: Path, metric: Metric, what: str) -> np.ndarray:
+    if len(metric.maps) != 1:
+        raise InputError(
+            f"{path}: holds {len(metric.maps)} maps, but one is due ({what}); write one file a map"
+        )
+    return metric.values[0]
 
 
 def _parse_metric(path: Path, content: bytes, what: str, structure: str) -> Metric:
@@ -587,7 +592,8 @@ def _parse_metric(path: Path, content: bytes, what: str, structure: str) -> Metr
             "give one surface a file"
         )
     names = [str(dict(array.meta).get("Name", "")).strip() for array in image.darrays]
-    return Metric(np.stack(values), names, theirs)
+    labels = {int(one.key): str(one.label or "").strip() for one in image.labeltable.labels}
+    return Metric(np.stack(values), names, theirs, labels)
 
 
 def _structure(of) -> str:

@@ -18,6 +18,7 @@ from rvga.geometry import (
     AFFINE_TOLERANCE_MM,
     Geometry,
     Layout,
+    grid_distance,
     in_another_order,
     join,
     len_of_runs,
@@ -383,13 +384,6 @@ def require_same_grid(
             f"up to {apart:.4g} mm apart ({AFFINE_TOLERANCE_MM:g} mm are allowed); "
             "resample the image to the mask's grid"
         )
-
-
-def grid_distance(affine: np.ndarray, other: np.ndarray, shape: Sequence[int]) -> float:
-    """Return how far (mm) the corners of a grid lie apart under two affines, at most."""
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"))
-    corners = np.vstack([corners.reshape(3, -1), np.ones(8)])
-    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
 
 
 class VolumeReader(PartReader):

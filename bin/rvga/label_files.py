@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from rvga.errors import InputError
-from rvga.geometry import Layout, len_of_runs, numbers_of
+from rvga.geometry import (
+    AFFINE_TOLERANCE_MM,
+    Layout,
+    grid_distance,
+    len_of_runs,
+    numbers_of,
+)
 from rvga.image_files import (
     by,
     content_of,
@@ -25,7 +31,6 @@ from rvga.image_files import (
     read_vertices,
     read_volume,
 )
-from rvga.image_parts import AFFINE_TOLERANCE_MM, grid_distance
 
 WHAT = "regions"
 # Names of label tables that are no region, without a word for the hemisphere before them.

@@ -102,7 +102,7 @@ def priority(neg_log_10_p: np.ndarray, abs_z: np.ndarray) -> np.ndarray:
     return np.lexsort((np.arange(len(abs_z)), -np.asarray(abs_z), -np.asarray(neg_log_10_p)))
 
 
-def clump(
+def leaders(
     chromosome: np.ndarray,
     position: np.ndarray,
     order: np.ndarray,
@@ -110,12 +110,13 @@ def clump(
     *,
     clump_r2: float,
     clump_kb: float,
-) -> Clumps:
-    """Clump variants greedily by LD, as PLINK does.
+) -> np.ndarray:
+    """Clump variants greedily by LD, as PLINK does; return the index variant of each one's clump.
 
     In the order given, each variant that is not in a clump yet starts one and takes in every
     such variant within ``clump_kb`` kilobases with r² ≥ ``clump_r2``. Where r² is unknown (no
-    genotypes, or NaN for the pair), distance alone decides.
+    genotypes, or NaN for the pair), distance alone decides. Chromosomes do not touch each other:
+    the clumps of one are the same whether others are there or not.
 
     Parameters
     ----------
@@ -132,24 +133,8 @@ def clump(
 
     Returns
     -------
-    Clumps
-    """
-    leader = leaders(chromosome, position, order, r_squared, clump_r2=clump_r2, clump_kb=clump_kb)
-    return clumps_of(leader, position)
-
-
-def leaders(
-    chromosome: np.ndarray,
-    position: np.ndarray,
-    order: np.ndarray,
-    r_squared: LD | None,
-    *,
-    clump_r2: float,
-    clump_kb: float,
-) -> np.ndarray:
-    """Return the index variant of each variant's clump (s,), as :func:`clump` finds it.
-
-    Chromosomes do not touch each other: those of one are the same whether others are there or not.
+    (s,) int64
+        For :func:`clumps_of`.
     """
     leader = np.full(len(position), -1, dtype=np.int64)
     window = round(clump_kb * 1000)

@@ -13,9 +13,11 @@ from rvga.geometry import (
     AFFINE_TOLERANCE_MM,
     Geometry,
     Layout,
+    grid_distance,
     in_another_order,
     len_of_runs,
 )
+from rvga.image_files import by
 
 _NUMBERED_MAP = re.compile(r"map[0-9]*")
 
@@ -122,8 +124,8 @@ def _difference(one: Layout, other: Layout) -> str:
         return f"one is of type {one.type}, the other of type {other.type}"
     if one.type == "nifti":
         if list(one.shape) != list(other.shape):
-            return f"grids of {_by(one.shape)} and {_by(other.shape)} voxels"
-        apart = _corners_apart(np.asarray(one.affine), np.asarray(other.affine), one.shape)
+            return f"grids of {by(one.shape)} and {by(other.shape)} voxels"
+        apart = grid_distance(np.asarray(one.affine), np.asarray(other.affine), one.shape)
         if apart > AFFINE_TOLERANCE_MM:
             return (
                 f"the corners of their grids are up to {apart:.4g} mm apart "
@@ -171,10 +173,10 @@ def models_difference(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str,
             )
         if list(one["size"]) != list(other["size"]):
             what = "vertices" if one["kind"] == "surface" else "voxels"
-            return f"{name} is of {_by(one['size'])} and of {_by(other['size'])} {what}"
+            return f"{name} is of {by(one['size'])} and of {by(other['size'])} {what}"
         if one["kind"] == "voxels":
             affines = np.asarray(one["affine"]), np.asarray(other["affine"])
-            apart = _corners_apart(*affines, one["size"])
+            apart = grid_distance(*affines, one["size"])
             if not apart <= AFFINE_TOLERANCE_MM:
                 return (
                     f"the corners of the grid of {name} are up to {apart:.4g} mm apart "
@@ -186,13 +188,3 @@ def models_difference(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str,
         if [list(run) for run in one["runs"]] != [list(run) for run in other["runs"]]:
             return f"{name} has its {counts[0]} values at other places"
     return "" if len(ours) == len(theirs) else f"there are {len(ours)} and {len(theirs)}"
-
-
-def _corners_apart(affine: np.ndarray, other: np.ndarray, shape) -> float:
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], indexing="ij"))
-    corners = np.vstack([corners.reshape(3, -1), np.ones(8)])
-    return float(np.linalg.norm(((affine - other) @ corners)[:3], axis=0).max())
-
-
-def _by(shape) -> str:
-    return " x ".join(str(size) for size in shape)

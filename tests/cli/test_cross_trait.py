@@ -17,9 +17,9 @@ from heritability_study import (
     band_products,
     block_file,
     heritability_args,
-    ld_reference,
     make_study,
     study_rows,
+    write_ld_reference,
 )
 from rvga import heritability as h
 from rvga import published
@@ -33,7 +33,7 @@ from rvga.tables import read_table
 def study(tmp_path_factory):
     """Return a study, its LD reference and the folder of its heritability."""
     made = make_study(tmp_path_factory.mktemp("study"), n=900)
-    reference = ld_reference(made, run_stage)
+    reference = write_ld_reference(made, run_stage)
     done = run_stage("heritability", heritability_args(made, reference, made.folder))
     assert done.returncode == 0, done.stderr
     return made, reference
@@ -137,7 +137,7 @@ def test_a_subset_of_variants_is_used_as_it_is(study, result, tmp_path):
 def blocky(tmp_path_factory):
     """Return a study with 28 LD blocks, enough for a jackknife."""
     made = make_study(tmp_path_factory.mktemp("blocky"), n=900)
-    reference = ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
+    reference = write_ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
     done = run_stage("heritability", heritability_args(made, reference, made.folder))
     assert done.returncode == 0, done.stderr
     return made, reference

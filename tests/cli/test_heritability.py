@@ -17,9 +17,9 @@ from heritability_study import (
     band_products,
     block_file,
     heritability_args,
-    ld_reference,
     make_study,
     study_rows,
+    write_ld_reference,
     write_pgen,
 )
 from rvga import heritability as h
@@ -34,7 +34,7 @@ from rvga.tables import read_table
 def study(tmp_path_factory):
     """Return a study and its LD reference."""
     made = make_study(tmp_path_factory.mktemp("study"))
-    return made, ld_reference(made, run_stage)
+    return made, write_ld_reference(made, run_stage)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_published_method_jackknife_and_regions(study, tmp_path):
 def blocky(tmp_path_factory):
     """Return a study and its LD reference of 28 blocks, enough for a jackknife."""
     made = make_study(tmp_path_factory.mktemp("blocky"), n=900)
-    return made, ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
+    return made, write_ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
 
 
 def dense_bands(study, reference_path: Path, free: bool):

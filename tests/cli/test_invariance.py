@@ -10,7 +10,7 @@ import pytest
 
 import rvga_ld_blocks
 from helpers import files_in, run_stage, run_stage_here
-from heritability_study import block_file, heritability_args, ld_reference, make_study
+from heritability_study import block_file, heritability_args, make_study, write_ld_reference
 from rvga.genetic_covariance import GeneticCovariance
 from rvga.ld_reference import LdReference
 from rvga.tables import read_table
@@ -20,7 +20,7 @@ from rvga.tables import read_table
 def study(tmp_path_factory):
     """Return a study, its LD reference and the folder of its estimates."""
     made = make_study(tmp_path_factory.mktemp("study"))
-    reference = ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
+    reference = write_ld_reference(made, run_stage, **{"ld-blocks": block_file(made.folder)})
     folder = tmp_path_factory.mktemp("result")
     estimate(made, reference, folder)
     return made, reference, folder
@@ -91,7 +91,7 @@ def test_order_of_people_and_variants_and_files_of_the_panels(study, tmp_path):
             files.append(write_panel(stem, people, lines[some], dosages[some][:, order]))
         panels.append(files[::-1])
     shuffled = made._replace(folder=tmp_path, panel_1=panels[0], panel_2=panels[1])
-    other = ld_reference(shuffled, run_stage, **{"ld-blocks": block_file(tmp_path)})
+    other = write_ld_reference(shuffled, run_stage, **{"ld-blocks": block_file(tmp_path)})
     assert other.read_bytes() == reference.read_bytes()
     estimate(made, other, tmp_path / "out")
     require_same(tmp_path / "out", folder)
@@ -103,7 +103,7 @@ def test_pieces_in_which_panels_are_read(study, tmp_path, monkeypatch, size):
     made, reference, folder = study
     monkeypatch.setattr(rvga_ld_blocks, "CHUNK", size)
     again = made._replace(folder=tmp_path)
-    other = ld_reference(again, run_stage_here, **{"ld-blocks": block_file(tmp_path)})
+    other = write_ld_reference(again, run_stage_here, **{"ld-blocks": block_file(tmp_path)})
     with LdReference.open(reference) as one, LdReference.open(other) as two:
         assert one.m == two.m
         assert one.block_start.tolist() == two.block_start.tolist()

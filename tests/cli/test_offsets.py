@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import run_stage
-from heritability_study import heritability_args, ld_reference, make_study
+from heritability_study import heritability_args, make_study, write_ld_reference
 from rvga import bands, formats, significance
 from rvga import heritability as h
 from rvga.dataset import MinimalDataset
@@ -29,7 +29,7 @@ def study(tmp_path_factory):
     """
     shares = np.stack([np.where(np.arange(R) % 2, 0.2, 0.6), np.full(R, 0.1)])
     made = make_study(tmp_path_factory.mktemp("offsets"), r=R, h2=0.0, offsets=shares)
-    return made, ld_reference(made, run_stage)
+    return made, write_ld_reference(made, run_stage)
 
 
 @pytest.fixture(scope="module")

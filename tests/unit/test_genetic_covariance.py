@@ -10,9 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-import rvga_ld_blocks
-import rvga_ld_reference
-from heritability_study import block_file, correlated_dosages, make_study
+from helpers import run_stage
+from heritability_study import block_file, correlated_dosages, make_study, write_ld_reference
 from rvga import balance, bands, ld
 from rvga import heritability as h
 from rvga.balance import merged_classes
@@ -34,16 +33,8 @@ N_TRAIT = 900.0
 def study(tmp_path_factory):
     """Return a study, its reference of 28 blocks and û of a trait, some variants missing."""
     made = make_study(tmp_path_factory.mktemp("study"), n=900)
-    beds = block_file(made.folder)
-    parts = []
-    for chromosome in ("1", "2"):
-        parts.append(str(made.folder / f"ld.{chromosome}.h5"))
-        rvga_ld_blocks.main(
-            ["--chromosome", chromosome, "--panel-1", *map(str, made.panel_1), "--panel-2",
-             *map(str, made.panel_2), "--ld-blocks", str(beds), "--out", parts[-1]]
-        )  # fmt: skip
-    reference = made.folder / "panel.ld.h5"
-    rvga_ld_reference.main(["--chunks", *parts, "--out", str(reference)])
+    blocks = block_file(made.folder)
+    reference = write_ld_reference(made, run_stage, **{"ld-blocks": blocks})
     with h5py.File(made.dataset, "r+") as file:
         z = file["z"][...]
         z[::17] = np.nan

@@ -9,9 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-import rvga_ld_blocks
-import rvga_ld_reference
-from heritability_study import block_file, make_study
+from helpers import run_stage
+from heritability_study import block_file, make_study, write_ld_reference
 from rvga import genetic_covariance, ld_reference
 from rvga import heritability as h
 from rvga.dataset import MinimalDataset
@@ -27,16 +26,8 @@ MISSING = ["none", "2 %", "10 %", "30 %", "an arm", "most of it"]
 def study(tmp_path_factory):
     """Return a study and its reference of 14 blocks of 50 variants."""
     made = make_study(tmp_path_factory.mktemp("study"), n=300)
-    beds = block_file(made.folder, size=50)
-    parts = []
-    for chromosome in ("1", "2"):
-        parts.append(str(made.folder / f"ld.{chromosome}.h5"))
-        rvga_ld_blocks.main(
-            ["--chromosome", chromosome, "--panel-1", *map(str, made.panel_1), "--panel-2",
-             *map(str, made.panel_2), "--ld-blocks", str(beds), "--out", parts[-1]]
-        )  # fmt: skip
-    reference = made.folder / "panel.ld.h5"
-    rvga_ld_reference.main(["--chunks", *parts, "--out", str(reference)])
+    blocks = block_file(made.folder, size=50)
+    reference = write_ld_reference(made, run_stage, **{"ld-blocks": blocks})
     return made, reference
 
 

@@ -53,12 +53,17 @@ def variants():
     return chromosome, position, rng.exponential(5, 120) + 7.4, calls
 
 
+def clump(chromosome, position, order, r_squared, **options):
+    """Return the clumps of variants."""
+    return loci.clumps_of(loci.leaders(chromosome, position, order, r_squared, **options), position)
+
+
 def test_clumps_are_those_of_the_obvious_way(variants):
     chromosome, position, p, calls = variants
     rows = loci.standardised(calls)
     order = loci.priority(p, p)
     r2 = np.corrcoef(calls) ** 2
-    clumps = loci.clump(
+    clumps = clump(
         chromosome,
         position,
         order,
@@ -98,7 +103,7 @@ def test_clumps_are_those_of_plink(variants, tmp_path, clump_r2, clump_kb):
     )
     assert done.returncode == 0, done.stdout
     found = pd.read_csv(tmp_path / "out.clumped", sep=r"\s+").set_index("BP")
-    clumps = loci.clump(
+    clumps = clump(
         np.ones(120, int),
         position,
         loci.priority(p, p),
@@ -117,16 +122,14 @@ def test_clumps_are_those_of_plink(variants, tmp_path, clump_r2, clump_kb):
 def test_unknown_ld_and_no_ld_go_by_distance():
     chromosome, position = np.ones(4, int), np.array([100, 200, 300_000, 900_000])
     order = np.array([1, 0, 2, 3])
-    without = loci.clump(chromosome, position, order, None, clump_r2=0.5, clump_kb=250)
+    without = clump(chromosome, position, order, None, clump_r2=0.5, clump_kb=250)
     assert without.index.tolist() == [1, 2, 3]
     rows = loci.standardised(np.array([[0, 1, 2, 0], [0, 1, 2, 0], [1, 1, 1, 1.0]]))
     assert np.isnan(rows[2]).all()
     ld = loci.ld_of_standardised(rows, np.array([0, -1, 2, 1]))
     assert np.isnan(ld(0, np.array([1, 2]))).all()
     assert ld(0, np.array([3]))[0] == pytest.approx(1, abs=1e-6)
-    assert loci.clump(
-        chromosome, position, order, ld, clump_r2=0.5, clump_kb=1000
-    ).index.tolist() == [1]
+    assert clump(chromosome, position, order, ld, clump_r2=0.5, clump_kb=1000).index.tolist() == [1]
 
 
 def test_missing_dosages_take_the_mean():
@@ -159,7 +162,7 @@ def test_overlapping_clumps_merge_and_others_do_not():
 
 def test_nothing_gives_nothing():
     empty = np.empty(0, dtype=np.int64)
-    clumps = loci.clump(empty, empty, empty, None, clump_r2=0.1, clump_kb=250)
+    clumps = clump(empty, empty, empty, None, clump_r2=0.1, clump_kb=250)
     assert len(loci.merge_clumps(empty, clumps).start) == 0
 
 
